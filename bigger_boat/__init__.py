@@ -1,0 +1,1 @@
+"""Bigger Boat: shopping events to live endpoints, as one Dagster asset graph."""

@@ -1,0 +1,1 @@
+"""Pure: one model per file, metrics, gate, bundle. Knows no Dagster and no cloud."""

@@ -1,0 +1,1 @@
+"""What answers requests: contract, predictor, server, handler. Knows no Dagster."""
