@@ -1,6 +1,7 @@
 """Typed settings: the only reader of the environment.
 
-Every setting is ``BIGGER_BOAT_*``, from the environment or a ``.env`` file in the project's folder; the environment wins.
+Every setting is ``BIGGER_BOAT_*``, from the environment or a ``.env`` file in the project's folder; the environment
+wins.
 What belongs elsewhere: what a role becomes per profile (``profiles.py``).
 """
 
@@ -84,10 +85,7 @@ def load_settings(env_file: Path | None = PROJECT_DIR / ".env") -> Settings:
     try:
         return Settings(_env_file=env_file)
     except ValidationError as error:
-        faults = [
-            f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']} (it is {fault['input']!r})"
-            for fault in error.errors()
-        ]
+        faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']} (it is {e['input']!r})" for e in error.errors()]
         raise SettingsError(
-            "Settings that cannot be used: " + "; ".join(faults) + ".", "Correct them and run again."
+            f"Settings that cannot be used: {'; '.join(faults)}.", "Correct them and run again."
         ) from None

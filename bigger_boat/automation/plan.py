@@ -1,0 +1,142 @@
+"""What a run has to do: which assets, on which days, and why. It only asks; ``runner.py`` acts.
+
+A day of a partitioned asset is up to date when its last materialization was made from the landing zone's present
+content of that day (and of the days beside it, where sessions reach over midnight) by the present code. An unpartitioned
+asset is up to date when nothing above it was made after it, and its code and size are the present ones.
+"""
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+import dagster as dg
+from dagster import AssetKey, DagsterEventType, DagsterInstance
+
+from bigger_boat.data.fingerprint import FINGERPRINT, source_fingerprint
+from bigger_boat.data.landing_index import LandingIndex
+
+CODE_VERSION_TAG = "dagster/code_version"
+SIZE = "size"
+"""Metadata key of assets whose result depends on the size (quick or full)."""
+
+RECORDS_PER_QUERY = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``days``: those on which at least one of ``partitioned`` is to be made; ``reasons``: per asset, in words."""
+
+    days: tuple[str, ...]
+    partitioned: tuple[AssetKey, ...]
+    unpartitioned: tuple[AssetKey, ...]
+    reasons: Mapping[AssetKey, str] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.partitioned or self.unpartitioned)
+
+    def blocks(self) -> list[tuple[str, str]]:
+        """Return the days as ranges (first, last); days at most a week apart share one range."""
+        ranges: list[tuple[str, str]] = []
+        for day in sorted(self.days):
+            if ranges and date.fromisoformat(day) - date.fromisoformat(ranges[-1][1]) <= timedelta(days=7):
+                ranges[-1] = (ranges[-1][0], day)
+            else:
+                ranges.append((day, day))
+        return ranges
+
+
+def make_plan(
+    graph,  # dagster's AssetGraph; its class is not public
+    instance: DagsterInstance,
+    selected: Set[AssetKey],
+    index: LandingIndex,
+    size: str,
+    days: Iterable[str] | None = None,
+    force: bool = False,
+) -> Plan:
+    """Return what has to be made of ``selected``. ``days`` limits the days; ``force`` makes all of it again."""
+    wanted = sorted(index.days) if days is None else sorted(days)
+    stale_days: dict[AssetKey, set[str]] = {}
+    stale: set[AssetKey] = set()
+    reasons: dict[AssetKey, str] = {}
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        if key not in selected or not node.is_executable or not node.is_materializable:
+            continue
+        if node.partitions_def is not None:
+            behind = set(wanted) if force else _days_behind(instance, key, node, index, wanted)
+            if behind:
+                stale_days[key] = behind
+                stale.add(key)
+                reasons[key] = f"{len(behind)} of {len(wanted)} days"
+        else:
+            reason = "forced" if force else _why_behind(instance, key, node, graph, stale, index, size)
+            if reason:
+                stale.add(key)
+                reasons[key] = reason
+    ordered = [key for key in graph.toposorted_asset_keys if key in stale]
+    return Plan(
+        days=tuple(sorted(set().union(*stale_days.values()))) if stale_days else (),
+        partitioned=tuple(key for key in ordered if key in stale_days),
+        unpartitioned=tuple(key for key in ordered if key not in stale_days),
+        reasons=reasons,
+    )
+
+
+def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingIndex, wanted: list[str]) -> set[str]:
+    """Return the days of ``wanted`` that are missing, made from other content, or by other code."""
+    last = instance.event_log_storage.get_latest_storage_id_by_partition(key, DagsterEventType.ASSET_MATERIALIZATION)
+    made = {storage_id: day for day, storage_id in last.items() if day in set(wanted)}
+    behind = set(wanted) - set(made.values())
+    ids = sorted(made)
+    for start in range(0, len(ids), RECORDS_PER_QUERY):
+        chunk = ids[start : start + RECORDS_PER_QUERY]
+        wanted_records = dg.AssetRecordsFilter(key, storage_ids=chunk)
+        for record in instance.fetch_materializations(wanted_records, limit=len(chunk)).records:
+            event, day = record.asset_materialization, record.partition_key
+            same_code = (event.tags or {}).get(CODE_VERSION_TAG, node.code_version) == node.code_version
+            made_from = event.metadata.get(FINGERPRINT)
+            if not same_code or made_from is None or made_from.value != source_fingerprint(index, key.path[-1], day):
+                behind.add(day)
+    return behind
+
+
+def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Set[AssetKey], index, size: str) -> str:
+    """Return in words why an unpartitioned asset has to be made, or '' where it is up to date."""
+    record = instance.get_latest_materialization_event(key)
+    if record is None:
+        return "not made yet"
+    event = record.asset_materialization
+    if (event.tags or {}).get(CODE_VERSION_TAG, node.code_version) != node.code_version:
+        return "its code changed"
+    if SIZE in event.metadata and event.metadata[SIZE].value != size:
+        return f"made at size {event.metadata[SIZE].value}"
+    if FINGERPRINT in event.metadata and event.metadata[FINGERPRINT].value != source_fingerprint(
+        index, key.path[-1], None
+    ):
+        return "new files have landed"
+    above = [parent for parent in node.parent_keys if parent in stale]
+    if above:
+        return f"{above[0].to_user_string()} changes"
+    made = _storage_id(instance, key)
+    newer = [parent for parent in node.parent_keys if _newest(instance, graph, parent) > made]
+    if newer:
+        return f"{newer[0].to_user_string()} is newer"
+    failed = [check.name for check in graph.get_check_keys_for_assets({key}) if _check_failed(instance, check)]
+    return f"its check {failed[0]} failed" if failed else ""
+
+
+def _storage_id(instance: DagsterInstance, key: AssetKey) -> int:
+    records = instance.fetch_materializations(key, limit=1).records
+    return records[0].storage_id if records else 0
+
+
+def _newest(instance: DagsterInstance, graph, key: AssetKey) -> int:
+    return _storage_id(instance, key) if graph.get(key).is_materializable else 0
+
+
+def _check_failed(instance: DagsterInstance, check: dg.AssetCheckKey) -> bool:
+    record = instance.get_latest_asset_check_evaluation_record(check)
+    data = record.event and record.event.dagster_event.asset_check_evaluation_data if record else None
+    return bool(data and not data.passed and data.blocking)

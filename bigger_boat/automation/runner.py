@@ -1,0 +1,168 @@
+"""Runs a plan through Dagster in this process (or in several), one at a time per data folder, and tells what happens.
+
+What belongs elsewhere: what has to be done (``plan.py``), how it is shown (``cli.py``).
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+from bigger_boat.automation.plan import Plan
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+PROCESS_TAG = "bigger_boat/process"
+POLL_S = 0.25
+ASSET_JOB = "__ASSET_JOB"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the runs of a plan ended. ``failures``: (step, sentence); ``refused``: a gate's decision, not a fault."""
+
+    success: bool
+    run_ids: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...] = ()
+    refused: bool = False
+
+
+def execute(
+    plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None], max_workers: int = 1
+) -> Outcome:
+    """Make what the plan says; one run per range of days, the last of which also makes the unpartitioned assets.
+
+    ``on_event`` gets each Dagster event with its time (s since the epoch) as it happens, in another thread.
+    """
+    blocks = plan.blocks()
+    steps = [(list(plan.partitioned), block) for block in blocks[:-1]]
+    steps.append((list(plan.partitioned) * bool(blocks) + list(plan.unpartitioned), blocks[-1] if blocks else None))
+    run_ids: list[str] = []
+    for keys, block in steps:
+        tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())})}
+        if block:
+            tags |= {RANGE_START: block[0], RANGE_END: block[1]}
+        run_id, success = _execute_run(instance, keys, tags, on_event, max_workers)
+        run_ids.append(run_id)
+        if not success:
+            failures, refused = _failures(instance, run_id)
+            return Outcome(False, tuple(run_ids), tuple(failures), refused)
+    return Outcome(True, tuple(run_ids))
+
+
+def _execute_run(instance, keys, tags, on_event, max_workers: int) -> tuple[str, bool]:
+    repository = ReconstructableRepository.for_module("bigger_boat.definitions", "defs")
+    executor = {"in_process": {}} if max_workers == 1 else {"multiprocess": {"max_concurrent": max_workers}}
+    with _following(instance, on_event):
+        result = dg.execute_job(
+            repository.get_reconstructable_job(ASSET_JOB),
+            instance=instance,
+            asset_selection=keys,
+            tags=tags,
+            run_config={"execution": {"config": executor}},
+            raise_on_error=False,
+        )
+    return result.run_id, result.success
+
+
+@contextmanager
+def _following(instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None]) -> Iterator[None]:
+    """Pass on the events of the run that starts inside, from a thread that reads the instance."""
+    known = {run.run_id for run in instance.get_runs(limit=1)}
+    stop = threading.Event()
+
+    def follow() -> None:
+        run_id, cursor = None, None
+        while True:
+            last_round = stop.is_set()
+            if run_id is None:
+                newest = instance.get_runs(limit=1)
+                run_id = newest[0].run_id if newest and newest[0].run_id not in known else None
+            if run_id:
+                records = instance.get_records_for_run(run_id, cursor)
+                cursor = records.cursor
+                for record in records.records:
+                    if record.event_log_entry.dagster_event:
+                        on_event(record.event_log_entry.dagster_event, record.event_log_entry.timestamp)
+            if last_round:
+                return
+            stop.wait(POLL_S)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+
+
+def _failures(instance: dg.DagsterInstance, run_id: str) -> tuple[list[tuple[str, str]], bool]:
+    """Return (step, sentence) of each failed step and failed blocking check, and whether it was only a refusal."""
+    failures, refused = [], []
+    for record in instance.get_records_for_run(run_id).records:
+        event = record.event_log_entry.dagster_event
+        if event and event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            data = event.step_failure_data
+            failure = data.user_failure_data
+            error = data.error
+            while error and error.cause and not failure:
+                error = error.cause
+            text = failure.description if failure else (error.message if error else event.message)
+            failures.append((event.step_key, text.strip()))
+            refused.append(bool(failure and "refused" in failure.metadata))
+    return failures, bool(refused) and all(refused)
+
+
+@contextmanager
+def one_at_a_time(data_dir: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the data folder's run lock. Where another run holds it, tell for whom it waits, and wait."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with open(data_dir / "run.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            on_wait(lock.read().strip() or "another run")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}")
+        lock.flush()
+        yield
+
+
+def end_orphans(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs failed whose process is gone (kill -9 leaves them started for ever) and free their slots."""
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+    ended = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
+        process = json.loads(run.tags.get(PROCESS_TAG, "null"))
+        if process and _started(process["pid"]) != process["started"]:
+            instance.report_run_failed(run, f"Process {process['pid']} of this run is gone; run it again to resume.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def _started(pid: int) -> str:
+    """Return what tells a process from a later one with the same id: its start time, or '' where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except FileNotFoundError:
+        return _started_by_ps(pid)
+
+
+def _started_by_ps(pid: int) -> str:
+    import subprocess
+
+    if Path("/proc/self").exists():
+        return ""
+    return subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
