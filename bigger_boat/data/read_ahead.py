@@ -1,0 +1,48 @@
+"""Running an iterator one step ahead in a thread, so that reading and working on what was read overlap."""
+
+from collections.abc import Iterator
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """Yield the same items, up to ``depth`` of them made ahead; errors of the iterator are raised here."""
+    queue: Queue = Queue(depth)
+    stopped = Event()
+    thread = Thread(target=_fill, args=(items, queue, stopped), daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == "item":
+                yield value
+            elif kind == "error":
+                raise value
+            else:
+                return
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _fill(items: Iterator[T], queue: Queue, stopped: Event) -> None:
+    try:
+        for item in items:
+            if not _put(queue, ("item", item), stopped):
+                return
+        _put(queue, ("end", None), stopped)
+    except BaseException as error:  # handed over to the consumer, whatever it is
+        _put(queue, ("error", error), stopped)
+
+
+def _put(queue: Queue, entry: tuple, stopped: Event) -> bool:
+    while not stopped.is_set():
+        try:
+            queue.put(entry, timeout=0.1)
+            return True
+        except Full:
+            continue
+    return False
