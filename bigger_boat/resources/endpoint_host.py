@@ -1,0 +1,208 @@
+"""Where versions are published: the endpoint host of the local profile.
+
+Belongs here: copying a bundle beside the others, making it current, learning what the server made of it. Does not
+belong here: whether it may be published (``ml/gate.py``), serving it (``serving/``).
+"""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from bigger_boat.errors import BundleError, GateRefused
+from bigger_boat.ml.bundle import Bundle, read_bundle
+from bigger_boat.serving.client import post_invocations
+from bigger_boat.serving.published import ROLLED_BACK, PublishedEndpoint, read_server
+
+_POLL_S = 0.05
+_REFUSAL_GRACE_S = 2.0
+"""The server puts ``current`` back before it writes why."""
+
+_SENTENCES = {
+    "serving": "Version {version} of {name} serves.",
+    "waiting": "Version {version} of {name} is published; no server is up, it will load at its next start.",
+    "refused": "The server refused version {version} of {name}: {reasons}",
+    "superseded": "Version {version} of {name} was superseded by {current}.",
+    "unconfirmed": "The server has not said yet whether it takes version {version} of {name}.",
+}
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """What became of a version.
+
+    ``state``: ``serving`` (the server answers with it), ``waiting`` (no server is up), ``refused`` (the old one goes on
+    serving), ``superseded`` (another one was published meanwhile), ``unconfirmed`` (the server did not say in time).
+    """
+
+    name: str
+    version: str
+    state: str
+    sentence: str
+    url: str
+    reasons: list[str] = field(default_factory=list)
+
+    def require(self) -> "PublishResult":
+        """Raise GateRefused if the server refused the version."""
+        if self.state == "refused":
+            raise GateRefused(self.sentence, "What serves goes on serving. Materialize the model again.")
+        return self
+
+
+class LocalEndpointHost(dg.ConfigurableResource):
+    """Publishes to ``endpoints_dir``, which the local server follows without a restart."""
+
+    endpoints_dir: str = Field(description="Directory of the published versions, under the data directory.")
+    port: int = Field(default=8080, description="Port of the local server.")
+    confirm_timeout_s: float = Field(default=90.0, description="How long to wait for the server to take a version.")
+
+    @property
+    def url(self) -> str:
+        """Address of the server of this directory if one is up, else where it will be."""
+        server = read_server(Path(self.endpoints_dir))
+        return server["url"] if server else f"http://127.0.0.1:{self.port}"
+
+    def is_up(self) -> bool:
+        """Whether a server follows this directory now."""
+        return read_server(Path(self.endpoints_dir)) is not None
+
+    def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
+        """Make a bundle the current version of an endpoint, and wait for the server if one is up.
+
+        ``readmit`` lets a version return that was rolled back from. Raises BundleError for a damaged bundle or one of
+        another endpoint, GateRefused for a version that was rolled back from.
+        """
+        bundle = read_bundle(Path(bundle_dir))
+        if bundle.name != name:
+            raise BundleError(f"A bundle for {bundle.name} cannot be published as {name}.")
+        published = self._published(name)
+        if not readmit and published.excluded().get(bundle.version) == ROLLED_BACK:
+            text = f"Version {bundle.version} of {name} was rolled back from; it does not return by itself."
+            raise GateRefused(text, "Promote it by hand if it should serve again.")
+        _copy_version(bundle, published)
+        with published.locked():
+            published.exclude(bundle.version, None)
+            published.forget_refusal()
+            published.point_at(bundle.version)
+        return self._await(published, bundle.version)
+
+    def rollback(self, name: str, version: str | None = None) -> PublishResult:
+        """Make an earlier version current again (default: the newest before the one that serves).
+
+        The version rolled back from does not return by itself. Raises BundleError if there is no such version.
+        """
+        published = self._published(name)
+        with published.locked():
+            current = published.current()
+            target = version or _earlier_version(published, current)
+            read_bundle(published.path_of(target))
+            if target in published.excluded():
+                text = f"Version {target} of {name} was {published.excluded()[target]}."
+                raise BundleError(text, "Choose another version, or promote this one by hand.")
+            if current and current != target:
+                published.exclude(current, ROLLED_BACK)
+            published.forget_refusal()
+            published.point_at(target)
+        result = self._await(published, target)
+        if result.state == "refused" and current:
+            with published.locked():
+                published.exclude(current, None)
+        return result
+
+    def serving_version(self, name: str) -> str | None:
+        """Return the incumbent: what the server serves, or, when none is up, what it will load."""
+        published = self._published(name)
+        if self.is_up():
+            return published.serving_version()
+        return published.current() or published.serving_version()
+
+    def serving_bundle(self, name: str) -> Path | None:
+        """Return the directory of the incumbent's bundle."""
+        version = self.serving_version(name)
+        return self._published(name).path_of(version) if version else None
+
+    def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Start a private server for the bundle, ask it over HTTP, stop it; return the predictions, request by request.
+
+        Raises BundleError if the bundle cannot be loaded. Golden answers are not judged here but by the gate.
+        """
+        from bigger_boat.serving.server import private_server
+
+        with private_server(Path(bundle_dir)) as url:
+            return [post_invocations(url, None, request)["predictions"] for request in requests]
+
+    def _published(self, name: str) -> PublishedEndpoint:
+        return PublishedEndpoint(Path(self.endpoints_dir), name)
+
+    def _await(self, published: PublishedEndpoint, version: str) -> PublishResult:
+        deadline = time.monotonic() + self.confirm_timeout_s
+        displaced_at: float | None = None
+        while True:
+            state, reasons = _state_of(published, version)
+            if state == "displaced":
+                displaced_at = displaced_at or time.monotonic()
+                state = "superseded" if time.monotonic() - displaced_at > _REFUSAL_GRACE_S else None
+            if state is None and time.monotonic() > deadline:
+                state = "unconfirmed"
+            if state:
+                sentence = _SENTENCES[state].format(
+                    version=version, name=published.name, reasons=" ".join(reasons), current=published.current()
+                )
+                return PublishResult(published.name, version, state, sentence, self.url, reasons)
+            time.sleep(_POLL_S)
+
+
+def _state_of(published: PublishedEndpoint, version: str) -> tuple[str | None, list[str]]:
+    """Return what the server made of a version so far (None: nothing yet), with its reasons for a refusal."""
+    server, serving, refused = read_server(published.directory.parent), published.serving(), published.refused()
+    if refused and refused["version"] == version:
+        return "refused", refused["reasons"]
+    if server is None:
+        return "waiting", []
+    if serving and serving["version"] == version and serving["pid"] == server.get("pid"):
+        return "serving", []
+    return ("displaced" if published.current() != version else None), []
+
+
+def _copy_version(bundle: Bundle, published: PublishedEndpoint) -> None:
+    """Copy a bundle to its place, verified and with one rename; a good copy that is there already stays."""
+    target = published.path_of(bundle.version)
+    if target.exists():
+        try:
+            read_bundle(target)
+            return
+        except BundleError:
+            os.rename(target, published.versions / f".damaged-{uuid.uuid4().hex[:8]}")
+    published.versions.mkdir(parents=True, exist_ok=True)
+    temporary = published.versions / f".copying-{uuid.uuid4().hex}"
+    try:
+        shutil.copytree(bundle.directory, temporary, copy_function=_copy_synced)
+        read_bundle(temporary)
+        if not target.exists():
+            os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for damaged in published.versions.glob(".damaged-*"):
+            shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _copy_synced(source: str, target: str) -> str:
+    shutil.copyfile(source, target)
+    with open(target, "rb+") as stream:
+        os.fsync(stream.fileno())
+    return target
+
+
+def _earlier_version(published: PublishedEndpoint, current: str | None) -> str:
+    excluded = published.excluded()
+    earlier = [name for name in published.list_versions() if name not in excluded and (not current or name < current)]
+    if not earlier:
+        raise BundleError(f"There is no earlier version of {published.name} to go back to.")
+    return earlier[-1]

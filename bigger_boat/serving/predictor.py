@@ -1,0 +1,163 @@
+"""A loaded bundle: contract requests in, contract predictions out.
+
+Belongs here: padding sessions into the SavedModel's inputs and reading its outputs. Does not belong here: HTTP
+(``server.py``), swapping versions (``endpoints.py``). TensorFlow is imported when a bundle is loaded, not before.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
+from bigger_boat.errors import BundleError, ServerError
+from bigger_boat.ml.bundle import Bundle, read_bundle
+from bigger_boat.ml.gate import check_golden
+from bigger_boat.serving.contract import Limits, PredictionRequest, Session, parse_request
+
+_OUTPUTS = {
+    "recommendation": frozenset({"skus", "scores", "fallback", "unknown"}),
+    "intent": frozenset({"purchase_probability", "unknown"}),
+}
+_REQUIRED_INPUTS = frozenset({"actions", "skus", "timestamps_ms"})
+_LARGEST_CALL_CELLS = 262_144
+"""Padded cells (sessions times longest) of one call of the graph: one long session must not blow up a batch."""
+
+_GOLDEN_LIMITS = Limits(k=2**31 - 1)
+
+
+class Predictor:
+    """One version of one model, ready to answer. Safe to call from several threads."""
+
+    def __init__(self, bundle: Bundle, loaded: Any):
+        self.bundle = bundle
+        self._loaded = loaded  # owns the variables and tables of the signature
+        self._signature = loaded.signatures["serving_default"]
+        self._inputs = frozenset(self._signature.structured_input_signature[1])
+        self._require_signature()
+
+    @classmethod
+    def load(cls, directory: Path) -> "Predictor":
+        """Verify the bundle in ``directory`` and load its graph. Raises BundleError with the reason."""
+        bundle = read_bundle(directory)
+        import tensorflow as tf
+
+        try:
+            loaded = tf.saved_model.load(str(bundle.saved_model))
+            return cls(bundle, loaded)
+        except BundleError:
+            raise
+        except Exception as error:
+            text = f"The SavedModel of {bundle.name} version {bundle.version} cannot be loaded: {_first_line(error)}"
+            raise BundleError(text, "Materialize the model again.") from error
+
+    def predict(self, request: PredictionRequest) -> list[dict[str, Any]]:
+        """Return one prediction per session, in order. Raises ServerError if the graph fails or answers no numbers."""
+        predictions: list[dict[str, Any]] = [{}] * len(request.sessions)
+        for rows in _calls(request.sessions):
+            sessions = [request.sessions[row] for row in rows]
+            at_ms = [request.at_ms[row] for row in rows]
+            answers = self._call(sessions, at_ms, request.k, request.exclude_seen)
+            for row, answer in zip(rows, answers, strict=True):
+                predictions[row] = answer
+        return predictions
+
+    def verify_golden(self) -> None:
+        """Replay the golden requests, which also warms the graph. Raises BundleError if an answer differs."""
+        answers = [self.predict(parse_request(entry["request"], _GOLDEN_LIMITS)) for entry in self.bundle.golden]
+        check = check_golden(self.bundle.golden, answers)
+        if not check.passed:
+            raise BundleError(check.description, "Materialize the model again; the export changed its answers.")
+
+    def _call(self, sessions: list[Session], at_ms: list[int], k: int, exclude_seen: bool) -> list[dict[str, Any]]:
+        import tensorflow as tf
+
+        inputs = {
+            name: tf.constant(value)
+            for name, value in _padded(sessions, at_ms, k, exclude_seen).items()
+            if name in self._inputs
+        }
+        try:
+            outputs = {name: tensor.numpy() for name, tensor in self._signature(**inputs).items()}
+        except Exception as error:
+            raise ServerError(f"The model failed to answer: {_first_line(error)}") from error
+        read = _rankings if self.bundle.name == "recommendation" else _probabilities
+        return read(sessions, outputs)
+
+    def _require_signature(self) -> None:
+        lacking = _REQUIRED_INPUTS - self._inputs
+        lacking |= _OUTPUTS[self.bundle.name] - frozenset(self._signature.structured_outputs)
+        known = _REQUIRED_INPUTS | {"at_ms", "k", "exclude_seen"}
+        if lacking or not self._inputs <= known:
+            odd = sorted(lacking) or sorted(self._inputs - known)
+            text = f"The signature of {self.bundle.name} version {self.bundle.version} does not fit: {', '.join(odd)}."
+            raise BundleError(text, "Export the model with the inputs and outputs of the endpoint contract.")
+
+
+def _calls(sessions: Sequence[Session]) -> Iterator[list[int]]:
+    """Split rows into calls of bounded size; usually there is one."""
+    rows = sorted(range(len(sessions)), key=lambda row: len(sessions[row]))
+    chunk: list[int] = []
+    for row in rows:
+        if chunk and (len(chunk) + 1) * len(sessions[row]) > _LARGEST_CALL_CELLS:
+            yield chunk
+            chunk = []
+        chunk.append(row)
+    if chunk:
+        yield chunk
+
+
+def _padded(sessions: list[Session], at_ms: list[int], k: int, exclude_seen: bool) -> dict[str, np.ndarray]:
+    """Right-pad B sessions to the longest, T >= 1: strings (B, T), times (B, T)."""
+    width = max(1, *map(len, sessions)) if len(sessions) > 1 else max(1, len(sessions[0]))
+    return {
+        "actions": np.array([[*s.actions, *[""] * (width - len(s))] for s in sessions], dtype=object),
+        "skus": np.array([[*s.skus, *[""] * (width - len(s))] for s in sessions], dtype=object),
+        "timestamps_ms": np.array(
+            [s.timestamps_ms + [MISSING_TIMESTAMP_MS] * (width - len(s)) for s in sessions], dtype=np.int64
+        ),
+        "at_ms": np.array(at_ms, dtype=np.int64),
+        "k": np.array(k, dtype=np.int32),
+        "exclude_seen": np.array(exclude_seen),
+    }
+
+
+def _rankings(sessions: list[Session], outputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    scores = outputs["scores"]
+    if not np.isfinite(scores[outputs["skus"] != b""]).all():
+        raise ServerError("The model answered a score that is no number.")
+    answers = []
+    for row, session in enumerate(sessions):
+        pairs = [(s.decode(), x) for s, x in zip(outputs["skus"][row], scores[row].tolist(), strict=True) if s]
+        answers.append(
+            {
+                "skus": [sku for sku, _ in pairs],
+                "scores": [score for _, score in pairs],
+                "fallback": bool(outputs["fallback"][row]),
+                "unknown_skus": _flagged(session.skus, outputs["unknown"][row]),
+            }
+        )
+    return answers
+
+
+def _probabilities(sessions: list[Session], outputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    probabilities = outputs["purchase_probability"].reshape(-1)
+    if not np.isfinite(probabilities).all():
+        raise ServerError("The model answered a probability that is no number.")
+    return [
+        {
+            "purchase_probability": float(probabilities[row]),
+            "unknown_actions": _flagged(session.actions, outputs["unknown"][row]),
+        }
+        for row, session in enumerate(sessions)
+    ]
+
+
+def _flagged(tokens: list[str], flags: np.ndarray) -> list[str]:
+    """The flagged tokens once each, in order of appearance; padding is never one."""
+    return list(dict.fromkeys(token for token, flag in zip(tokens, flags.tolist(), strict=False) if flag and token))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
