@@ -1,0 +1,164 @@
+"""The kNN recommender as a TensorFlow SavedModel that needs none of our code, and a ranker around any such model.
+
+What belongs here: the item rules, exclusion, fallback and top-k inside the graph. What does not: the scores' meaning
+(``knn_recommender.py``), the files around the SavedModel (``bundle.py``).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
+from bigger_boat.ml.item_sequences import ItemVocabulary
+from bigger_boat.ml.knn_recommender import KnnModel
+from bigger_boat.ml.ranking import Ranker
+
+OUTPUTS = ("skus", "scores", "fallback", "unknown")
+
+
+def export_knn(model: KnnModel, directory: Path) -> None:
+    """Write ``model`` as a SavedModel (serving_default, strings in, SKUs and scores out) into ``directory``."""
+    import tensorflow as tf
+
+    config = model.config
+    vectors = tf.Variable(model.unit_vectors, trainable=False, name="unit_vectors")
+    prior = tf.Variable(np.float32(config.popularity_weight) * model.log_popularity, trainable=False, name="prior")
+
+    def scores(rows, ages):
+        """Rows and ages int32 (B, T), -1 where there is no item; returns float32 (B, V)."""
+        known = rows >= 0
+        age = tf.cast(tf.maximum(ages, 0), tf.float32)
+        weights = tf.where(known, tf.pow(tf.constant(config.decay, tf.float32), age), 0.0)
+        query = tf.einsum("bt,btd->bd", weights, tf.gather(vectors, tf.maximum(rows, 0)))
+        squares = tf.reduce_sum(tf.square(query), axis=-1, keepdims=True)
+        query = query / tf.sqrt(tf.maximum(squares, 1e-12))
+        earlier = config.revisit_bonus * tf.pow(
+            tf.constant(config.revisit_decay, tf.float32), tf.maximum(age - 1.0, 0.0)
+        )
+        bonus = tf.where(ages == 0, config.last_bonus, earlier)
+        places = tf.where(known)
+        targets = tf.stack([places[:, 0], tf.cast(tf.boolean_mask(rows, known), tf.int64)], axis=1)
+        plain = tf.matmul(query, vectors, transpose_b=True) + prior
+        return tf.tensor_scatter_nd_add(plain, targets, tf.boolean_mask(bonus, known))
+
+    export_recommender(model.vocabulary, scores, [vectors, prior], directory)
+
+
+def export_recommender(vocabulary: ItemVocabulary, scores: Callable, variables: list, directory: Path) -> None:
+    """Write any scoring function as a SavedModel of the recommendation contract.
+
+    ``scores(rows, ages)`` is traced by TensorFlow: int32 (B, T) each, items at their places, -1 elsewhere, age 0 the
+    last item; it returns float32 (B, V). Around it the graph keeps the rules of ``session_items`` and ``Ranker``:
+    a detail that a click opened is one item with it, unknown products are dropped, no item means popular products.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.variables_of_scores = variables
+    keys, rows = tf.constant(vocabulary.skus), tf.range(len(vocabulary), dtype=tf.int32)
+    module.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, rows), default_value=-1)
+    module.names = tf.Variable([*vocabulary.skus, ""], trainable=False, name="skus")
+    module.popularity = tf.Variable(vocabulary.popularity, trainable=False, name="popularity")
+
+    @tf.function(input_signature=_signature())
+    def serve(actions, skus, timestamps_ms, k, exclude_seen):  # noqa: ARG001  (times are part of the contract)
+        unknown = (skus != "") & (module.table.lookup(skus) < 0)
+        item_rows, ages = _known_items(module.table, _one_wider(actions), _one_wider(skus))
+        fallback = tf.logical_not(tf.reduce_any(item_rows >= 0, axis=1))
+        values = tf.where(fallback[:, None], module.popularity[None, :], scores(item_rows, ages))
+        excluded = exclude_seen & (item_rows >= 0)
+        seen = tf.stack([tf.where(excluded)[:, 0], tf.cast(tf.boolean_mask(item_rows, excluded), tf.int64)], axis=1)
+        lowest = tf.float32.min
+        values = tf.tensor_scatter_nd_update(values, seen, tf.fill(tf.shape(seen)[:1], lowest))
+        top, order = tf.math.top_k(values, k=tf.clip_by_value(k, 0, len(vocabulary)))
+        allowed = top > lowest
+        return {
+            "skus": tf.gather(module.names, tf.where(allowed, order, len(vocabulary))),
+            "scores": tf.where(allowed, top, 0.0),
+            "fallback": fallback,
+            "unknown": unknown,
+        }
+
+    module.serve = serve
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": serve})
+
+
+def _signature() -> list:
+    import tensorflow as tf
+
+    events = [None, None]
+    return [
+        tf.TensorSpec(events, tf.string, name="actions"),
+        tf.TensorSpec(events, tf.string, name="skus"),
+        tf.TensorSpec(events, tf.int64, name="timestamps_ms"),
+        tf.TensorSpec([], tf.int32, name="k"),
+        tf.TensorSpec([], tf.bool, name="exclude_seen"),
+    ]
+
+
+def _one_wider(strings):
+    """Append a column of "", so that no batch has width 0."""
+    import tensorflow as tf
+
+    return tf.concat([strings, tf.fill([tf.shape(strings)[0], 1], "")], axis=1)
+
+
+def _known_items(table, actions, skus):
+    """Return rows and ages int32 (B, T) of known items, moved to the left in their order; -1 elsewhere."""
+    import tensorflow as tf
+
+    is_item = ((actions == "detail") | (actions == "click")) & (skus != "")
+    order = tf.argsort(tf.cast(~is_item, tf.int32), axis=1, stable=True)
+    is_item, skus, actions = (tf.gather(one, order, batch_dims=1) for one in (is_item, skus, actions))
+    same_as_before = (skus[:, 1:] == skus[:, :-1]) & (actions[:, :-1] == "click") & (actions[:, 1:] == "detail")
+    opened_by_click = tf.pad(same_as_before, [[0, 0], [1, 0]])
+    found = table.lookup(skus)
+    known = is_item & ~opened_by_click & (found >= 0)
+    ages = tf.cumsum(tf.cast(known, tf.int32), axis=1, exclusive=True, reverse=True)
+    return tf.where(known, found, -1), tf.where(known, ages, -1)
+
+
+class SavedModelRanker(Ranker):
+    """Any exported recommender as a ``Ranker``, to be evaluated through the very graph that serves.
+
+    ``vocabulary`` says which products count as known: the one the model was trained with, or another to compare on
+    (products that it lacks are then unseen misses).
+    """
+
+    def __init__(self, directory: Path, vocabulary: ItemVocabulary, name: str = "served"):
+        import tensorflow as tf
+
+        self.name, self.vocabulary = name, vocabulary
+        self._model = tf.saved_model.load(str(directory))
+        self._serve = self._model.signatures["serving_default"]
+
+    def batch_size(self) -> int:
+        return min(256, super().batch_size())
+
+    def scores(self, recent: np.ndarray) -> np.ndarray:
+        """Return every product's score; products that the model does not know get the lowest."""
+        served, values = self._ask(recent, len(self.vocabulary), exclude_seen=False)
+        scores = np.full((len(recent), len(self.vocabulary)), np.float32(-1e30), dtype=np.float32)
+        owner, place = np.nonzero(served >= 0)
+        scores[owner, served[owner, place]] = values[owner, place]
+        return scores
+
+    def rank_rows(self, recent: np.ndarray, k: int = 20, exclude_seen: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Ranker.rank_rows``; a product that ``vocabulary`` lacks is row -1 and keeps its place."""
+        return self._ask(recent, k, exclude_seen)
+
+    def _ask(self, recent: np.ndarray, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+        import tensorflow as tf
+
+        skus = self.vocabulary.sku_array[recent[:, ::-1]].astype(str)
+        answer = self._serve(
+            actions=tf.constant(np.where(skus == "", "", "detail")),
+            skus=tf.constant(skus),
+            timestamps_ms=tf.fill(skus.shape, tf.constant(MISSING_TIMESTAMP_MS, tf.int64)),
+            k=tf.constant(k, tf.int32),
+            exclude_seen=tf.constant(exclude_seen),
+        )
+        rows = self.vocabulary.rows
+        served = [[rows.get(sku.decode(), -1) for sku in ranked] for ranked in answer["skus"].numpy()]
+        return np.array(served, dtype=np.int32).reshape(len(recent), -1), answer["scores"].numpy()
