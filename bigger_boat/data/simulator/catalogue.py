@@ -29,6 +29,7 @@ class Catalogue:
     cumulative: np.ndarray  # (P + 1,) float64
     price: np.ndarray  # (P,) int8, 1..10
     successors: np.ndarray  # (P, M) int32, likeliest first
+    centres: np.ndarray  # (C, 50): the direction of a category, which descriptions, images and queries share
     query_vectors: list[str]  # C * Q JSON texts
     results: np.ndarray  # (C * Q, R) int32
     sku_ids: pa.Array  # (P,)
@@ -50,9 +51,8 @@ def make_catalogue(parameters: ShopParameters, products: int, weeks: int, seed: 
     """Return the catalogue of a seed. It depends on nothing else than these arguments."""
     rng = np.random.default_rng([seed, 1])
     categories = max(2, round(products / parameters.products_per_category))
-    category = np.sort(rng.integers(0, categories, products)).astype(np.int32)
-    category_start = np.searchsorted(category, np.arange(categories + 1))
-    category = np.unique(category, return_inverse=True)[1].astype(np.int32)  # no empty categories
+    drawn = np.sort(rng.integers(0, categories, products))
+    category = np.unique(drawn, return_inverse=True)[1].astype(np.int32)  # none is empty
     categories = int(category.max()) + 1
     category_start = np.searchsorted(category, np.arange(categories + 1))
     log_weight = (
@@ -77,6 +77,7 @@ def make_catalogue(parameters: ShopParameters, products: int, weeks: int, seed: 
         weekly_cumulative=(weekly + np.arange(weeks)[:, None]).ravel(),
         cumulative=np.concatenate([[0.0], np.cumsum(popularity)]),
         price=price,
+        centres=centres,
         successors=_successors(parameters, category_start, log_weight, rng),
         query_vectors=_json_vectors(query_vectors),
         results=_results(parameters, category_start, log_weight, rng),
@@ -102,8 +103,10 @@ def _successors(parameters: ShopParameters, start: np.ndarray, log_weight: np.nd
     successors = np.empty((products, count), dtype=np.int32)
     for first, end in zip(start[:-1], start[1:], strict=True):
         members = np.arange(first, end)
-        weights = log_weight * parameters.related_popularity
-        successors[first:end] = _top_of_category(members, weights, end - first, count, rng)
+        keys = log_weight[members] * parameters.related_popularity + rng.gumbel(size=(end - first, end - first))
+        np.fill_diagonal(keys, -np.inf)  # no product leads to itself, unless it is alone
+        order = np.argsort(-keys, axis=1)[:, : max(1, min(count, end - first - 1))]
+        successors[first:end] = members[order[:, np.arange(count) % order.shape[1]]]
     elsewhere = rng.random((products, count)) < parameters.related_elsewhere
     weights = np.exp(log_weight * parameters.related_popularity)
     successors[elsewhere] = rng.choice(products, int(elsewhere.sum()), p=weights / weights.sum())
@@ -140,10 +143,9 @@ def write_catalogue(catalogue: Catalogue, parameters: ShopParameters, path: Path
     """Write ``sku_to_content.csv``: every product once, in no order, empty where metadata is missing."""
     rng = np.random.default_rng([catalogue.seed, 2])
     products, categories = len(catalogue.category), len(catalogue.category_start) - 1
-    centres = _category_vectors(categories, parameters.vector_size, rng)
     style = rng.normal(size=(products, parameters.vector_size))
-    description = _unit(centres[catalogue.category] + 0.6 * style)
-    image = _unit((centres[catalogue.category] + style) @ rng.normal(size=(parameters.vector_size,) * 2))
+    description = _unit(catalogue.centres[catalogue.category] + 0.6 * style)
+    image = _unit((catalogue.centres[catalogue.category] + style) @ rng.normal(size=(parameters.vector_size,) * 2))
     branches = max(1, round(categories**0.5))
     leaf_ids = identifiers.hashed_ids(np.arange(categories), identifiers.CATEGORY, catalogue.seed).to_pylist()
     branch_ids = identifiers.hashed_ids(np.arange(branches) + 2**32, identifiers.CATEGORY, catalogue.seed).to_pylist()
