@@ -44,8 +44,8 @@ class ShopParameters:
     field_shares: Row = (0.92, 0.95, 0.85, 0.9)  # of those: description, category, image, price (assumption)
     vector_size: int = 50  # (paper)
     related_products: int = 20  # length of a product's list of successors (assumption)
-    related_decay: float = 0.88  # each successor is this much less likely than the one before it
-    related_popularity: float = 0.7  # exponent of popularity among candidates for successors
+    related_decay: float = 0.85  # each successor is this much less likely than the one before it
+    related_popularity: float = 0.95  # exponent of popularity among candidates for successors
     related_elsewhere: float = 0.1  # share of successors from another category
     urls_per_product: float = 1.63  # 93,000 URLs, 57,000 products (paper)
     other_url_share: float = 0.3  # product events under another of the product's URLs (assumption)
@@ -67,38 +67,38 @@ class ShopParameters:
         *(3.0, 2.9, 2.9, 3.0, 3.1, 3.2, 3.4, 3.8, 4.2, 4.3, 3.7, 2.6),
     )  # UTC (assumption)
     longest_gap_s: float = 1790.0  # sessions end after 30 minutes of rest (paper)
-    pace_medians_s: Row = (23.0, 60.0, 165.0)  # PACES; together: median 56 s, quartiles 25 and 129 s (clicks)
+    pace_medians_s: Row = (23.0, 60.0, 160.0)  # PACES; together: median 56 s, quartiles 25 and 129 s (clicks)
     pace_spread: float = 0.6  # scale of log time in the log-logistic
 
     # -- sessions that never touch a product
-    looking_only: float = 0.61
-    looking_only_end: float = 0.24  # chance to end after each pageview
+    looking_only: float = 0.60
+    looking_only_end: float = 0.245  # chance to end after each pageview
     looking_only_search: float = 0.1
 
     # -- shoppers: rows STATES
-    first_state: Row = (0.52, 0.32, 0.05, 0.07, 0.04)
+    first_state: Row = (0.55, 0.325, 0.04, 0.045, 0.04)
     first_action: Row = (0.45, 0.5, 0.0, 0.0, 0.0, 0.05, 0.0)  # STEP_ACTIONS
     idle_actions: Matrix = (  # STEP_ACTIONS, empty cart
-        (0.31, 0.47, 0.006, 0.0, 0.0, 0.020, 0.17),
-        (0.20, 0.64, 0.022, 0.0, 0.0, 0.020, 0.11),
-        (0.34, 0.40, 0.150, 0.0, 0.0, 0.020, 0.08),
-        (0.34, 0.40, 0.150, 0.0, 0.0, 0.020, 0.08),
+        (0.31, 0.47, 0.006, 0.0, 0.0, 0.020, 0.18),
+        (0.20, 0.64, 0.020, 0.0, 0.0, 0.020, 0.12),
+        (0.34, 0.40, 0.140, 0.0, 0.0, 0.020, 0.08),
+        (0.34, 0.40, 0.130, 0.0, 0.0, 0.020, 0.08),
         (0.35, 0.27, 0.001, 0.0, 0.0, 0.008, 0.38),
     )
     cart_actions: Matrix = (  # STEP_ACTIONS, something in the cart
-        (0.40, 0.40, 0.030, 0.030, 0.008, 0.020, 0.11),
-        (0.36, 0.44, 0.040, 0.030, 0.015, 0.020, 0.09),
-        (0.36, 0.35, 0.040, 0.035, 0.130, 0.015, 0.02),
-        (0.40, 0.40, 0.040, 0.040, 0.003, 0.015, 0.09),
-        (0.40, 0.25, 0.005, 0.030, 0.002, 0.008, 0.30),
+        (0.40, 0.40, 0.030, 0.030, 0.003, 0.020, 0.12),
+        (0.36, 0.44, 0.040, 0.030, 0.006, 0.020, 0.10),
+        (0.36, 0.35, 0.040, 0.035, 0.140, 0.015, 0.01),
+        (0.40, 0.40, 0.040, 0.040, 0.002, 0.015, 0.09),
+        (0.40, 0.25, 0.005, 0.030, 0.001, 0.008, 0.30),
     )
-    repeat_factor: Row = (1.0, 1.4, 5.0, 0.2, 1.0)  # on a view after a view, a detail after a detail
+    repeat_factor: Row = (1.0, 1.4, 6.0, 0.15, 1.0)  # on a view after a view, a detail after a detail
     add_elsewhere_factor: float = 0.25  # on an add that does not follow a detail
     transitions: Matrix = (  # after a view, detail, search or a later add
         (0.89, 0.07, 0.005, 0.01, 0.025),
         (0.06, 0.885, 0.015, 0.015, 0.025),
-        (0.005, 0.01, 0.965, 0.015, 0.005),
-        (0.01, 0.01, 0.005, 0.95, 0.025),
+        (0.005, 0.01, 0.97, 0.012, 0.003),
+        (0.01, 0.01, 0.005, 0.955, 0.02),
         (0.03, 0.02, 0.0, 0.0, 0.95),
     )
     first_add_cheap: Matrix = (  # after the first add, product in the cheaper half
@@ -132,19 +132,19 @@ class ShopParameters:
     pace_shares: Matrix = (  # PACES
         (0.30, 0.45, 0.25),
         (0.30, 0.42, 0.28),
-        (0.70, 0.25, 0.05),
-        (0.10, 0.30, 0.60),
+        (0.76, 0.21, 0.03),
+        (0.08, 0.28, 0.64),
         (0.35, 0.40, 0.25),
     )
     product_modes: Matrix = (  # PRODUCT_MODES; a mode that is not possible yet becomes "anywhere"
-        (0.21, 0.04, 0.01, 0.46, 0.14, 0.14),
-        (0.23, 0.07, 0.01, 0.53, 0.14, 0.02),
-        (0.22, 0.04, 0.28, 0.36, 0.08, 0.02),
-        (0.20, 0.05, 0.03, 0.40, 0.14, 0.18),
-        (0.23, 0.05, 0.02, 0.33, 0.15, 0.22),
+        (0.21, 0.02, 0.01, 0.46, 0.15, 0.15),
+        (0.23, 0.04, 0.01, 0.54, 0.15, 0.03),
+        (0.21, 0.02, 0.25, 0.38, 0.10, 0.04),
+        (0.20, 0.03, 0.02, 0.40, 0.15, 0.20),
+        (0.23, 0.03, 0.02, 0.33, 0.16, 0.23),
     )
     memory: int = 8  # products of the session that a shopper goes back to, or moves on from
-    memory_decay: float = 0.6  # each product back is this much less likely as a starting point
+    memory_decay: float = 0.7  # each product back is this much less likely as a starting point
     cart_limit: int = 4  # products in a cart
     click_share: float = 0.45  # searches with a click
     click_decay: float = 0.7  # per position in the results
