@@ -1,0 +1,153 @@
+"""The exported graph, asked in a process that has only TensorFlow, answers as the offline numbers do."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
+from bigger_boat.ml.prod2vec import ProductEmbeddings
+from bigger_boat.ml.ranking import EventSession
+from bigger_boat.ml.recommender_evaluation import evaluate
+from bigger_boat.ml.recommender_export import SavedModelRanker, export_knn
+
+CONFIG = KnnConfig(decay=0.4, popularity_weight=0.1, last_bonus=-0.3, revisit_bonus=0.3, revisit_decay=0.7)
+
+FRESH_PROCESS = """
+import json, sys
+sys.path[:] = [path for path in sys.path if path != ""]
+import numpy as np, tensorflow as tf
+assert not any(name.startswith("bigger_boat") for name in sys.modules)
+model = tf.saved_model.load(sys.argv[1])
+serve = model.signatures["serving_default"]
+answers = []
+for request in json.load(sys.stdin):
+    width = max([len(actions) for actions, _ in request["sessions"]], default=0)
+    padded = [[row + [""] * (width - len(row)) for row in session] for session in request["sessions"]]
+    strings = np.array(padded, dtype=str).reshape(len(padded), 2, width)
+    out = serve(
+        actions=tf.constant(strings[:, 0], tf.string), skus=tf.constant(strings[:, 1], tf.string),
+        timestamps_ms=tf.fill([len(padded), width], tf.constant(-1, tf.int64)),
+        k=tf.constant(request["k"]), exclude_seen=tf.constant(request["exclude_seen"]),
+    )
+    answers.append({
+        "skus": [[sku.decode() for sku in row] for row in out["skus"].numpy()],
+        "scores": out["scores"].numpy().tolist(), "fallback": out["fallback"].numpy().tolist(),
+        "unknown": out["unknown"].numpy().tolist(),
+    })
+json.dump(answers, sys.stdout)
+"""
+
+
+def random_sessions(count, products, seed):
+    generator = np.random.default_rng(seed)
+    sessions = [EventSession([], []), EventSession(["view"], [""]), EventSession(["detail"], ["ghost"])]
+    for _ in range(count):
+        length = int(generator.integers(1, 14))
+        actions = generator.choice(
+            ["view", "detail", "click", "add", "search", "odd"], length, p=[0.1, 0.4, 0.3, 0.1, 0.05, 0.05]
+        )
+        skus = [
+            f"sku-{i:03d}" if i < products else "ghost" for i in generator.integers(0, products + 2, length) // 4 * 4
+        ]
+        skus = [sku if action not in ("view", "search") else "" for action, sku in zip(actions, skus, strict=True)]
+        sessions.append(EventSession(actions.tolist(), skus))
+        sessions.append(EventSession(["click", "detail", *actions.tolist()], [*["sku-004"] * 2, *skus]))
+    return sessions
+
+
+@pytest.fixture(scope="module")
+def model():
+    """60 products, among them pairs of equal vectors and counts: exact ties."""
+    generator = np.random.default_rng(0)
+    vectors = np.repeat(generator.normal(size=(30, 12)), 2, axis=0).astype(np.float32)
+    counts = np.repeat(np.arange(30, 0, -1), 2)
+    return KnnModel(ProductEmbeddings([f"sku-{i:03d}" for i in range(60)], counts, vectors), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("knn") / "1"
+    import tensorflow  # noqa: F401  (its import is not the export's time)
+
+    start = time.process_time()
+    export_knn(model, directory)
+    assert time.process_time() - start < 10  # 1 to 2 s of work; generous for a slow machine
+    return directory
+
+
+def test_a_fresh_process_with_tensorflow_only_gives_the_offline_answers(model, exported, tmp_path):
+    sessions = random_sessions(60, products=60, seed=1)
+    requests = [
+        {"sessions": [[list(s.actions), list(s.skus)] for s in batch], "k": k, "exclude_seen": exclude_seen}
+        for batch, k, exclude_seen in [
+            (sessions, 20, False),
+            (sessions, 20, True),
+            (sessions, 500, True),
+            (sessions[:1], 3, False),
+            ([], 20, False),
+            (sessions[-2:], 0, False),
+        ]
+    ]
+    out = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, str(exported)],
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert out.returncode == 0, out.stderr[-2000:]
+    for request, answer in zip(requests, json.loads(out.stdout), strict=True):
+        events = [EventSession(*session) for session in request["sessions"]]
+        offline = model.offline_predictions(events, request["k"], request["exclude_seen"])
+        assert len(answer["skus"]) == len(offline)
+        for row, expected in enumerate(offline):
+            skus = [sku for sku in answer["skus"][row] if sku]
+            assert skus == expected["skus"]
+            assert answer["scores"][row][: len(skus)] == pytest.approx(expected["scores"], abs=1e-5)
+            assert np.isfinite(answer["scores"][row]).all()
+            assert answer["fallback"][row] == expected["fallback"]
+            flagged = {s for s, bad in zip(events[row].skus, answer["unknown"][row], strict=False) if bad}
+            assert flagged == set(expected["unknown_skus"])
+
+
+def test_padding_columns_and_neighbours_in_the_batch_change_nothing(exported, model):
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+
+    def ask(rows):
+        return (
+            serve(
+                actions=tf.constant([["detail" if sku else "" for sku in row] for row in rows]),
+                skus=tf.constant(rows),
+                timestamps_ms=tf.fill([len(rows), len(rows[0])], tf.constant(-1, tf.int64)),
+                k=tf.constant(5),
+                exclude_seen=tf.constant(False),
+            )["skus"]
+            .numpy()[0]
+            .tolist()
+        )
+
+    alone = ask([["sku-001", "sku-009"]])
+    assert ask([["sku-001", "sku-009", "", "", ""], ["sku-003"] * 5]) == alone
+
+
+def test_a_ranker_around_the_saved_model_evaluates_to_the_same_numbers(exported, model):
+    generator = np.random.default_rng(5)
+    sessions = [[f"sku-{i:03d}" for i in generator.integers(0, 62, generator.integers(1, 9))] for _ in range(80)]
+    served = SavedModelRanker(exported, model.vocabulary)
+    for exclude_seen in (False, True):
+        through_graph = evaluate(served, sessions, exclude_seen=exclude_seen)
+        offline = evaluate(model, sessions, exclude_seen=exclude_seen)
+        assert through_graph.metrics == pytest.approx(offline.metrics)
+        assert (through_graph.reciprocal_ranks == offline.reciprocal_ranks).all()
+
+
+def test_the_saved_model_keeps_no_product_that_training_did_not_see(exported, model):
+    skus, _ = SavedModelRanker(exported, model.vocabulary).rank([["sku-000"]], k=60)
+    assert sorted(skus[0]) == model.vocabulary.skus
