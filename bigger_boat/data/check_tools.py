@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from bigger_boat.data.check_specs import SPECS
 from bigger_boat.data.dataset_manifest import CheckOutcome
 from bigger_boat.data.schemas import MAX_EXAMPLES
 from bigger_boat.data.split_files import split_batches
@@ -18,29 +19,25 @@ Finding = tuple[list[str], str, float | None]
 """What is wrong, in sentences (nothing: the check passed); the sentence for when nothing is; the main number."""
 
 
-def check(sentence: str, blocking: bool = True) -> Callable[[Callable[..., Finding]], Callable[..., CheckOutcome]]:
-    """Make a function that returns a Finding into a check named like it; ``sentence`` is the fact that it holds.
+def check(function: Callable[..., Finding]) -> Callable[..., CheckOutcome]:
+    """Make a function that returns a Finding into the check of its name in ``SPECS``.
 
     Files that cannot be read that way (a column missing, a wrong type) fail the check; they do not raise.
     """
+    spec = SPECS[function.__name__]
 
-    def decorate(function: Callable[..., Finding]) -> Callable[..., CheckOutcome]:
-        @functools.wraps(function)
-        def checked(*args: object, **kwargs: object) -> CheckOutcome:
-            try:
-                faults, passed_sentence, value = function(*args, **kwargs)
-            except (pl.exceptions.PolarsError, pa.ArrowException, KeyError, OSError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                faults, passed_sentence, value = [f"It could not be computed: {reason}."], "", None
-            description = " ".join(faults) if faults else passed_sentence
-            return CheckOutcome(
-                function.__name__, not faults, blocking, description, None if value is None else float(value)
-            )
+    @functools.wraps(function)
+    def checked(*args: object, **kwargs: object) -> CheckOutcome:
+        try:
+            faults, passed_sentence, value = function(*args, **kwargs)
+        except (pl.exceptions.PolarsError, pa.ArrowException, KeyError, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            faults, passed_sentence, value = [f"It could not be computed: {reason}."], "", None
+        description = " ".join(faults) if faults else passed_sentence
+        number = None if value is None else float(value)
+        return CheckOutcome(spec.name, not faults, spec.blocking, description, number)
 
-        checked.check_name, checked.sentence, checked.blocking = function.__name__, sentence, blocking
-        return checked
-
-    return decorate
+    return checked
 
 
 def broken_rules(directory: Path, split: str, columns: Sequence[str], rules: Mapping[str, pl.Expr]) -> list[str]:

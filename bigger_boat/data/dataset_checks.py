@@ -53,7 +53,7 @@ def recommendation_checks(directory: Path, splits: Splits) -> list[CheckOutcome]
     ]
 
 
-@check("Every row follows the Pandera schema.")
+@check
 def rows_match_schema(directory: Path, make_schema: Callable) -> Finding:
     """``make_schema`` returns the schema (``schemas.intent_schema``); rows are validated by row group."""
     schema, rows, failures, examples = make_schema(), 0, 0, []
@@ -67,7 +67,7 @@ def rows_match_schema(directory: Path, make_schema: Callable) -> Finding:
     return faults, f"All {rows:,} rows follow the schema of {len(schema.columns)} columns.", failures
 
 
-@check("Training comes before validation, validation before test; rows are in their total order.")
+@check
 def splits_in_time_order(directory: Path, splits: Splits) -> Finding:
     faults, parts, rows = [], [], 0
     for split in SPLITS:
@@ -96,7 +96,7 @@ def _rises(order: list[str]) -> pl.Expr:
     )
 
 
-@check("No session is in two splits, and none twice in one.")
+@check
 def sessions_disjoint(directory: Path) -> Finding:
     keys, faults = [], []
     for split in SPLITS:
@@ -117,7 +117,7 @@ def sessions_disjoint(directory: Path) -> Finding:
     return faults, f"The {sessions.height:,} sessions are each in one split: {counts}.", shared.height
 
 
-@check("Both classes are in each split.")
+@check
 def class_balance(directory: Path) -> Finding:
     faults, parts, share = [], [], None
     for split in SPLITS:
@@ -134,7 +134,7 @@ def class_balance(directory: Path) -> Finding:
     return faults, f"Share of examples with a purchase to come: {', '.join(parts)}.", share
 
 
-@check("Each split has sessions with an item and a next one.")
+@check
 def sessions_have_next_items(directory: Path) -> Finding:
     faults, parts, total = [], [], 0
     for split in SPLITS:
@@ -147,7 +147,7 @@ def sessions_have_next_items(directory: Path) -> Finding:
     return faults, f"Sessions with at least two items: {', '.join(parts)}.", total
 
 
-@check("Most products of validation and test are known from training.", blocking=False)
+@check
 def vocabulary_coverage(directory: Path, column: str) -> Finding:
     """``column`` is the list of SKUs; '' is no product. Counted by event, so that frequent products weigh more."""
     known = pl.Series([], dtype=pl.String)
@@ -173,24 +173,3 @@ def _products(directory: Path, split: str, column: str) -> Iterable[pl.Series]:
     for batch in split_batches(directory, split, [column]):
         products = pl.from_arrow(batch.column(column).flatten())
         yield products.filter(products != "")
-
-
-INTENT_CHECKS = (
-    rows_match_schema,
-    events_end_before_label,
-    labels_match_sessions,
-    no_end_of_session_hint,
-    splits_in_time_order,
-    sessions_disjoint,
-    class_balance,
-    vocabulary_coverage,
-)
-"""Each has ``check_name``, ``sentence`` and ``blocking``."""
-
-RECOMMENDATION_CHECKS = (
-    rows_match_schema,
-    splits_in_time_order,
-    sessions_disjoint,
-    sessions_have_next_items,
-    vocabulary_coverage,
-)

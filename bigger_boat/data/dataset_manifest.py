@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from bigger_boat.data.splits import Splits
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MANIFEST_FILE = "dataset.json"
 FORMAT_VERSION = 1
@@ -64,7 +66,7 @@ def describe_dataset(
     splits: Splits,
     inputs: Mapping[str, str],
     rows: Mapping[str, int],
-    schema: pa.Schema,
+    schema: "pa.Schema",
     checks: Iterable[CheckOutcome],
 ) -> DatasetManifest:
     """Return the manifest of the split files in ``directory``; ``inputs`` maps each input to its data version."""

@@ -21,7 +21,7 @@ CART_SESSION_COLUMNS = (*SESSION, "actions", "timestamps_ms", "first_add_index",
 """What is read of ``cart_sessions`` to check labels; the last two are counted by the warehouse's SQL."""
 
 
-@check("No example shows a purchase, and each ends exactly its cut after the first add.")
+@check
 def events_end_before_label(directory: Path) -> Finding:
     actions = pl.col("actions")
     add_at = actions.list.len().cast(pl.Int64) - 1 - pl.col("cut")
@@ -38,7 +38,7 @@ def events_end_before_label(directory: Path) -> Finding:
     return faults, f"None of {rows:,} examples shows a purchase; each ends at its cut after the first add.", len(faults)
 
 
-@check("Columns and rows tell nothing of where a session ends.")
+@check
 def no_end_of_session_hint(directory: Path) -> Finding:
     """Exactly the agreed columns; no time but that of the first event; the cuts of a session come without a gap, each
     a continuation of the one before, with one label.
@@ -71,7 +71,7 @@ def _continues(column: str) -> pl.Expr:
     return pl.col(column).list.head(before.list.len()) == before
 
 
-@check("Labels, cuts and ends of examples agree with the warehouse's sessions.")
+@check
 def labels_match_sessions(directory: Path, cart_sessions: Iterable[pa.RecordBatch]) -> Finding:
     """``cart_sessions`` (``CART_SESSION_COLUMNS``, any order): what the warehouse says of each session with a cart."""
     facts = _session_facts(cart_sessions)

@@ -1,0 +1,191 @@
+"""Data sets: what the models learn from, cut out of the warehouse's sessions, checked, and published with the results.
+
+Always local, because they ask this instance whether the days they read passed their checks. What belongs elsewhere: how
+rows are made and checked (``data/``).
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures
+from bigger_boat.assets.quality import refuse_unless_days_passed
+from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
+from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
+from bigger_boat.data.fingerprint import source_fingerprint
+from bigger_boat.data.splits import Splits, split_days
+from bigger_boat.errors import DatasetError
+from bigger_boat.resources.landing_zone import LandingZone
+from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INTENT, RECOMMENDATION = "intent_dataset", "recommendation_dataset"
+
+
+@dg.asset(
+    group_name="datasets",
+    io_manager_key=ADDRESS_IO,
+    owners=DATA_OWNERS,
+    kinds={"python", "polars", "parquet"},
+    deps=["cart_sessions"],
+    pool=WAREHOUSE_POOL,
+    code_version="1",
+)
+def intent_dataset(
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse, storage: LocalStorage
+) -> dg.Output[str]:
+    """Beginnings of sessions with a cart, cut 0 to 10 events after the first add: will a purchase come later?"""
+    from bigger_boat.data.dataset_checks import intent_checks
+    from bigger_boat.data.dataset_plots import plot_intent_dataset
+    from bigger_boat.data.intent_dataset import INTENT_COLUMNS, SESSION_COLUMNS, build_intent_dataset
+    from bigger_boat.data.leakage_checks import CART_SESSION_COLUMNS
+
+    with readable_failures(), storage.draft(f"datasets/{INTENT}") as draft:
+        splits = _days_to_read(context.instance, landing_zone, warehouse)
+        rows = build_intent_dataset(
+            _sessions(warehouse, "cart_sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
+        )
+        checks = intent_checks(
+            draft.path, splits, _sessions(warehouse, "cart_sessions", CART_SESSION_COLUMNS, splits.days)
+        )
+        manifest = describe_dataset(
+            draft.path,
+            name=INTENT,
+            version=draft.version,
+            created_at=datetime.now(UTC),
+            splits=splits,
+            inputs=_data_versions(landing_zone, "cart_sessions", splits),
+            rows=rows,
+            schema=INTENT_COLUMNS,
+            checks=checks,
+        )
+        write_manifest(draft.path, manifest)
+        picture = plot_intent_dataset(draft.path)
+    return _output(draft.address, manifest, picture, "examples")
+
+
+@dg.asset(
+    group_name="datasets",
+    io_manager_key=ADDRESS_IO,
+    owners=DATA_OWNERS,
+    kinds={"python", "polars", "parquet"},
+    deps=["sessions", "products"],
+    pool=WAREHOUSE_POOL,
+    code_version="1",
+)
+def recommendation_dataset(
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse, storage: LocalStorage
+) -> dg.Output[str]:
+    """The products each session looked at, in order, by page or by search click: which come next?"""
+    from bigger_boat.data.dataset_checks import recommendation_checks
+    from bigger_boat.data.dataset_plots import plot_recommendation_dataset
+    from bigger_boat.data.intent_dataset import SESSION_COLUMNS
+    from bigger_boat.data.recommendation_dataset import RECOMMENDATION_COLUMNS, build_recommendation_dataset
+
+    with readable_failures(), storage.draft(f"datasets/{RECOMMENDATION}") as draft:
+        splits = _days_to_read(context.instance, landing_zone, warehouse)
+        rows = build_recommendation_dataset(
+            _sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
+        )
+        manifest = describe_dataset(
+            draft.path,
+            name=RECOMMENDATION,
+            version=draft.version,
+            created_at=datetime.now(UTC),
+            splits=splits,
+            inputs=_data_versions(landing_zone, "sessions", splits),
+            rows=rows,
+            schema=RECOMMENDATION_COLUMNS,
+            checks=recommendation_checks(draft.path, splits),
+        )
+        write_manifest(draft.path, manifest)
+        picture = plot_recommendation_dataset(draft.path)
+    return _output(draft.address, manifest, picture, "sessions")
+
+
+def _days_to_read(instance: dg.DagsterInstance, landing_zone: LandingZone, warehouse: DuckDBWarehouse) -> Splits:
+    """Return the landed days that have sessions in the warehouse, split; refuse if a check failed on one of them."""
+    landed = landing_zone.index().days
+    if not landed:
+        raise DatasetError("Nothing has landed yet.", "Land a shop's files (bigger-boat land DIR), or simulate one.")
+    first, last = (date.fromisoformat(day) for day in (min(landed), max(landed)))
+    counts = {str(day): rows for day, rows in warehouse.row_counts("sessions", "session_date", first, last).items()}
+    days = [day for day in sorted(landed) if counts.get(day)]
+    refuse_unless_days_passed(instance, days)
+    return split_days([date.fromisoformat(day) for day in days])
+
+
+def _sessions(
+    warehouse: DuckDBWarehouse, table: str, columns: Iterable[str], days: Iterable[date]
+) -> Iterator["pa.RecordBatch"]:
+    """Yield sessions in their total order, a day at a time: no sort holds more than a day."""
+    for day in days:
+        where = f"session_date = date '{day.isoformat()}' order by session_date, started_at, session_id"
+        with warehouse.read(f"select {', '.join(columns)} from {table} where {where}") as reader:
+            yield from reader
+
+
+def _data_versions(landing_zone: LandingZone, table: str, splits: Splits) -> dict[str, str]:
+    index = landing_zone.index()
+    return {f"{table}/{day}": source_fingerprint(index, table, day.isoformat()) for day in splits.days}
+
+
+def _output(address: str, manifest: DatasetManifest, picture: bytes, what: str) -> dg.Output[str]:
+    total, days = sum(manifest.rows.values()), manifest.days
+    failed = [check.name for check in manifest.checks if not check.passed]
+    return dg.Output(
+        address,
+        data_version=dg.DataVersion(manifest.data_version),
+        metadata={
+            SUMMARY: f"{total:,} {what} of {days['count']} days",
+            "dagster/row_count": total,
+            **{f"rows_{split}": rows for split, rows in manifest.rows.items()},
+            **{f"days_{split}": f"{span['first']} to {span['last']}" for split, span in days["splits"].items()},
+            **{check.name: check.value for check in manifest.checks if check.value is not None},
+            "checks_failed": ", ".join(failed) or "none",
+            "address": address,
+            "plot": plot(picture),
+        },
+    )
+
+
+def _specs(asset: str, checks: Iterable[CheckSpec]) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(check.name, asset=asset, blocking=check.blocking, description=check.sentence)
+        for check in checks
+    ]
+
+
+def _recorded_results(asset: str, folder: Path) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results in ``dataset.json`` as they stand there, after holding the files against their digests."""
+    for outcome in read_manifest(folder).checks:
+        yield dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=outcome.name,
+            passed=outcome.passed,
+            severity=dg.AssetCheckSeverity.ERROR if outcome.blocking else dg.AssetCheckSeverity.WARN,
+            description=outcome.description,
+            metadata={} if outcome.value is None else {"value": outcome.value},
+        )
+
+
+@dg.multi_asset_check(specs=_specs(INTENT, INTENT_CHECKS), ins={INTENT: dg.AssetIn(INTENT)})
+def intent_dataset_checks(intent_dataset: str, storage: LocalStorage) -> Iterator[dg.AssetCheckResult]:
+    """The checks recorded in ``dataset.json``."""
+    with readable_failures():
+        yield from _recorded_results(INTENT, storage.fetch(intent_dataset))
+
+
+@dg.multi_asset_check(
+    specs=_specs(RECOMMENDATION, RECOMMENDATION_CHECKS), ins={RECOMMENDATION: dg.AssetIn(RECOMMENDATION)}
+)
+def recommendation_dataset_checks(recommendation_dataset: str, storage: LocalStorage) -> Iterator[dg.AssetCheckResult]:
+    """The checks recorded in ``dataset.json``."""
+    with readable_failures():
+        yield from _recorded_results(RECOMMENDATION, storage.fetch(recommendation_dataset))
