@@ -1,0 +1,283 @@
+"""The warehouse on DuckDB: loading raw days, reading tables as Arrow batches, and waiting for whoever holds the file.
+
+What belongs elsewhere: the set work (``dbt_project/``, run by ``dbt.py``), what a row must look like (``data/``).
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from bigger_boat.errors import WarehouseError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+DATABASE_FILE = "warehouse.duckdb"
+"""DuckDB calls a database after its file, and dbt's manifest names the database: the file's name is fixed."""
+
+ROWS_PER_BATCH = 65_536
+DAY_MS = 86_400_000
+TIME_COLUMN = "server_timestamp_epoch_ms"
+
+RAW_COLUMNS: dict[str, dict[str, str]] = {
+    "browsing_train": {
+        "session_id_hash": "varchar",
+        "event_type": "varchar",
+        "product_action": "varchar",
+        "product_sku_hash": "varchar",
+        TIME_COLUMN: "bigint",
+        "hashed_url": "varchar",
+        "event_id": "varchar",
+        "request_id": "varchar",
+    },
+    "search_train": {
+        "session_id_hash": "varchar",
+        "query_vector": "float[]",
+        "clicked_skus_hash": "varchar[]",
+        "product_skus_hash": "varchar[]",
+        TIME_COLUMN: "bigint",
+        "event_id": "varchar",
+        "request_id": "varchar",
+    },
+    "sku_to_content": {
+        "product_sku_hash": "varchar",
+        "description_vector": "float[]",
+        "category_hash": "varchar",
+        "image_vector": "float[]",
+        "price_bucket": "integer",
+    },
+}
+"""The raw tables: the source's columns, plus what /collect adds."""
+
+logger = logging.getLogger(__name__)
+
+
+class DuckDBWarehouse(dg.ConfigurableResource):
+    """One DuckDB file. It has one writer at a time and no readers beside it: a second process waits, then says who holds it."""
+
+    path: str = Field(description=f"The database file; its name is {DATABASE_FILE}.")
+    memory_limit: str = Field("2GB", description="What DuckDB may use before it spills to the temporary directory.")
+    threads: int = Field(2, description="Threads of one query.")
+    temp_directory: str = Field("", description="Where DuckDB spills; beside the database file by default.")
+    lock_timeout_s: float = Field(300.0, description="How long to wait for another process that holds the file.")
+
+    @contextmanager
+    def connect(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Open the database for writing, with the raw tables in it. Raises WarehouseError if it stays locked or is damaged."""
+        connection = self._open()
+        try:
+            _create_raw_tables(connection)
+            yield connection
+        finally:
+            connection.close()
+
+    def prepare(self) -> None:
+        """Wait until the file is free, and create the raw tables that dbt's views read."""
+        with self.connect():
+            pass
+
+    def load_days(self, table: str, files_by_day: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """Replace these days of ``raw.table`` by their files' rows, all in one transaction; return the rows of each day.
+
+        A day without files becomes empty. Raises WarehouseError, with nothing changed, if a file cannot be read or holds
+        rows of another day.
+        """
+        columns = ", ".join(RAW_COLUMNS[table])
+        rows: dict[str, int] = {}
+        with self.connect() as connection, _transaction(connection):
+            for first_ms, end_ms in _ranges(files_by_day):
+                connection.execute(
+                    f"delete from raw.{table} where {TIME_COLUMN} >= ? and {TIME_COLUMN} < ?", [first_ms, end_ms]
+                )
+            for day in sorted(files_by_day):
+                files = [str(file) for file in files_by_day[day]]
+                if files:
+                    _refuse_rows_of_other_days(connection, table, day, files)
+                    query = f"insert into raw.{table} ({columns}) select {columns} from {_PARQUET}"
+                    rows[day] = _execute_on_files(connection, query, files).fetchone()[0]
+                else:
+                    rows[day] = 0
+        return rows
+
+    def load_catalog(self, files: Sequence[str]) -> int:
+        """Replace ``raw.sku_to_content`` by these files' rows in one transaction; return how many."""
+        columns = ", ".join(RAW_COLUMNS["sku_to_content"])
+        with self.connect() as connection, _transaction(connection):
+            connection.execute("delete from raw.sku_to_content")
+            if not files:
+                return 0
+            query = f"insert into raw.sku_to_content ({columns}) select {columns} from {_PARQUET}"
+            return _execute_on_files(connection, query, [str(file) for file in files]).fetchone()[0]
+
+    @contextmanager
+    def read(self, sql: str, params: Sequence[object] = ()) -> Iterator["pa.RecordBatchReader"]:
+        """Run a query and hand out its rows as Arrow batches; the file is held until the block ends."""
+        connection = self._open()
+        try:
+            yield self._run(connection, sql, params).fetch_record_batch(ROWS_PER_BATCH)
+        finally:
+            connection.close()
+
+    def row_counts(self, table: str, day_column: str, first: date, last: date) -> dict[str, int]:
+        """Return the rows of each day from ``first`` to ``last``, days without rows included (``day_column`` may be an expression)."""
+        sql = f"select cast({day_column} as date) as day, count(*) from {table} where {day_column} between ? and ? group by 1"
+        connection = self._open()
+        try:
+            counted = dict(self._run(connection, sql, [first, last]).fetchall())
+        finally:
+            connection.close()
+        days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+        return {day.isoformat(): counted.get(day, 0) for day in days}
+
+    def count(self, table: str) -> int:
+        """Return the number of rows of a table."""
+        connection = self._open()
+        try:
+            return self._run(connection, f"select count(*) from {table}").fetchone()[0]
+        finally:
+            connection.close()
+
+    def dbt_environment(self) -> dict[str, str]:
+        """Return the variables of ``dbt_project/profiles.yml`` that point dbt at this database."""
+        return {
+            "DBT_DUCKDB_PATH": str(Path(self.path).absolute()),
+            "DBT_DUCKDB_THREADS": str(self.threads),
+            "DBT_DUCKDB_MEMORY_LIMIT": self.memory_limit,
+            "DBT_DUCKDB_TEMP_DIRECTORY": self._temp_directory(),
+        }
+
+    def _temp_directory(self) -> str:
+        return str(Path(self.temp_directory or f"{self.path}.tmp").absolute())
+
+    def _run(
+        self, connection: "duckdb.DuckDBPyConnection", sql: str, params: Sequence[object] = ()
+    ) -> "duckdb.DuckDBPyConnection":
+        import duckdb
+
+        try:
+            return connection.execute(sql, list(params))
+        except duckdb.CatalogException as error:
+            raise WarehouseError(
+                f"The warehouse {self.path} cannot answer: {_first_line(error)}.",
+                "Materialize the raw and warehouse assets first: bigger-boat run --select '*sessions'.",
+            ) from error
+
+    def _open(self) -> "duckdb.DuckDBPyConnection":
+        import duckdb
+
+        if Path(self.path).name != DATABASE_FILE:
+            raise WarehouseError(f"The warehouse file must be called {DATABASE_FILE}, not {Path(self.path).name}.")
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        deadline, told = time.monotonic() + self.lock_timeout_s, False
+        while True:
+            try:
+                return duckdb.connect(self.path, config=self._config())
+            except duckdb.IOException as error:
+                holder = _lock_holder(error)
+                if holder is None:
+                    raise WarehouseError(
+                        f"The warehouse {self.path} cannot be opened: {_first_line(error)}.",
+                        "Check disk and permissions; if the file is damaged, delete it and backfill from the landing zone.",
+                    ) from error
+                if time.monotonic() >= deadline:
+                    raise WarehouseError(
+                        f"The warehouse {self.path} is in use by {holder}; waited {self.lock_timeout_s:.0f} s for it.",
+                        "DuckDB has one writer: wait until that process ends, or end it, and run this again.",
+                    ) from error
+                if not told:
+                    logger.warning(
+                        "Waiting up to %.0f s for the warehouse: it is in use by %s.", self.lock_timeout_s, holder
+                    )
+                    told = True
+                time.sleep(0.2)
+
+    def _config(self) -> dict[str, str]:
+        return {
+            "memory_limit": self.memory_limit,
+            "threads": str(self.threads),
+            "temp_directory": self._temp_directory(),
+            "preserve_insertion_order": "false",
+        }
+
+
+_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
+
+
+def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
+    connection.execute("create schema if not exists raw")
+    for table, columns in RAW_COLUMNS.items():
+        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        connection.execute(f"create table if not exists raw.{table} ({typed})")
+
+
+@contextmanager
+def _transaction(connection: "duckdb.DuckDBPyConnection") -> Iterator[None]:
+    connection.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
+
+
+def _ranges(days: Mapping[str, object]) -> list[tuple[int, int]]:
+    """Return the days as milliseconds [first, end), neighbouring days joined."""
+    ranges: list[tuple[int, int]] = []
+    for first in (_day_start_ms(day) for day in sorted(days)):
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = (ranges[-1][0], first + DAY_MS)
+        else:
+            ranges.append((first, first + DAY_MS))
+    return ranges
+
+
+def _day_start_ms(day: str) -> int:
+    return (date.fromisoformat(day) - date(1970, 1, 1)).days * DAY_MS
+
+
+def _refuse_rows_of_other_days(connection: "duckdb.DuckDBPyConnection", table: str, day: str, files: list[str]) -> None:
+    query = f"select min({TIME_COLUMN}), max({TIME_COLUMN}), count(*) - count({TIME_COLUMN}) from {_PARQUET}"
+    first, last, without_time = _execute_on_files(connection, query, files).fetchone()
+    start = _day_start_ms(day)
+    if without_time or (first is not None and (first < start or last >= start + DAY_MS)):
+        raise WarehouseError(
+            f"raw.{table}: the landed files of {day} hold rows of another day or without a time ({', '.join(files)}).",
+            "Land the source again: bigger-boat land sorts every row into its day.",
+        )
+
+
+def _execute_on_files(
+    connection: "duckdb.DuckDBPyConnection", query: str, files: list[str]
+) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    try:
+        return connection.execute(query, [files])
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+        raise WarehouseError(
+            f"A landed file cannot be loaded: {_first_line(error)}. Nothing was changed; the files were {', '.join(files)}.",
+            "Land the source again with bigger-boat land --replace.",
+        ) from error
+
+
+def _lock_holder(error: Exception) -> str | None:
+    """Return who holds the file (``python3.11 (PID 4711)``) from DuckDB's message; None if the error is another one."""
+    text = str(error)
+    if "Could not set lock" not in text and "Conflicting lock" not in text:
+        return None
+    holder = re.search(r"lock is held in (.+?) \(PID (\d+)\)", text)
+    return f"{Path(holder[1]).name} (process {holder[2]})" if holder else "another process"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
