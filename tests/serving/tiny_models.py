@@ -1,0 +1,181 @@
+"""Tiny hand-made SavedModels with the contract's signature, bundles made of them, and the real server as a process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigger_boat.ml.bundle import Bundle, write_bundle
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+PRODUCTS = ["sku-a", "sku-b", "sku-c", "sku-d", "sku-é"]
+FOLLOWS = np.array(
+    [
+        [0.1, 0.9, 0.5, 0.3, 0.2],
+        [0.7, 0.1, 0.6, 0.2, 0.4],
+        [0.2, 0.3, 0.1, 0.8, 0.5],
+        [0.6, 0.4, 0.3, 0.1, 0.9],
+        [0.5, 0.2, 0.8, 0.4, 0.1],
+    ],
+    dtype=np.float32,
+)
+POPULARITY = np.array([0.5, 0.4, 0.3, 0.2, 0.1], dtype=np.float32)
+
+SERVER = """
+import sys
+from pathlib import Path
+from bigger_boat.errors import BiggerBoatError
+from bigger_boat.serving.server import run_server
+mode, directory, port = sys.argv[1:4]
+where = {"bundle_dir": Path(directory)} if mode == "bundle" else {"endpoints_dir": Path(directory)}
+try:
+    announce = lambda url: print(url, flush=True)
+    run_server(**where, port=int(port), allowed_origins=["https://shop.example"], announce=announce)
+except BiggerBoatError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+def export_recommender(directory: Path, follows: np.ndarray = FOLLOWS, popularity: np.ndarray = POPULARITY) -> None:
+    """The mean of what follows each detailed product; popular products for an empty session."""
+    import tensorflow as tf
+
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant(PRODUCTS), tf.range(len(PRODUCTS))), -1
+    )
+    strings = tf.TensorSpec([None, None], tf.string)
+
+    class Recommender(tf.Module):
+        def __init__(self):
+            self.table = table
+            self.follows = tf.Variable(follows)
+            self.popularity = tf.Variable(popularity)
+
+        @tf.function(
+            input_signature=[
+                strings,
+                strings,
+                tf.TensorSpec([None, None], tf.int64),
+                tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([], tf.bool),
+            ]
+        )
+        def serve(self, actions, skus, timestamps_ms, k, exclude_seen):
+            ids = self.table.lookup(skus)  # (B, T)
+            seen = tf.one_hot(tf.where(actions == "detail", ids, -1), len(PRODUCTS))  # (B, T, V), zero rows for -1
+            counts = tf.reduce_sum(seen, axis=1)  # (B, V)
+            total = tf.reduce_sum(counts, axis=1, keepdims=True)
+            fallback = total[:, 0] == 0.0
+            scores = tf.where(
+                fallback[:, None], self.popularity[None, :], counts @ self.follows / tf.maximum(total, 1.0)
+            )
+            scores = tf.where(exclude_seen & (counts > 0.0), -np.float32(1e9), scores)
+            top, order = tf.math.top_k(scores, tf.minimum(k, len(PRODUCTS)))
+            names = tf.where(top > -1e8, tf.gather(tf.constant(PRODUCTS), order), "")
+            return {"skus": names, "scores": top, "fallback": fallback, "unknown": (ids < 0) & (skus != "")}
+
+    model = Recommender()
+    tf.saved_model.save(model, str(directory), signatures={"serving_default": model.serve})
+
+
+def export_intent(directory: Path, slope: float = 0.5) -> None:
+    """Sigmoid of (adds - removes) * slope - 1."""
+    import tensorflow as tf
+
+    strings = tf.TensorSpec([None, None], tf.string)
+    known = tf.constant(["", "view", "detail", "add", "remove", "purchase", "search", "click"])
+
+    class Intent(tf.Module):
+        @tf.function(input_signature=[strings, strings, tf.TensorSpec([None, None], tf.int64)])
+        def serve(self, actions, skus, timestamps_ms):
+            signs = tf.cast(actions == "add", tf.float32) - tf.cast(actions == "remove", tf.float32)
+            unknown = tf.reduce_all(actions[:, :, None] != known, axis=-1)
+            return {
+                "purchase_probability": tf.sigmoid(tf.reduce_sum(signs, axis=1) * slope - 1.0),
+                "unknown": unknown,
+            }
+
+    model = Intent()
+    tf.saved_model.save(model, str(directory), signatures={"serving_default": model.serve})
+
+
+def rank_offline(
+    skus: list[str], k: int = 20, exclude_seen: bool = False, follows: np.ndarray = FOLLOWS
+) -> dict[str, Any]:
+    """The recommender in plain Python, apart from the graph."""
+    seen = [PRODUCTS.index(sku) for sku in skus if sku in PRODUCTS]
+    scores = POPULARITY if not seen else follows[seen].mean(axis=0)
+    order = [index for index in np.argsort(-scores, kind="stable") if not (exclude_seen and index in seen)][:k]
+    return {
+        "skus": [PRODUCTS[index] for index in order],
+        "scores": [float(scores[index]) for index in order],
+        "fallback": not seen,
+        "unknown_skus": list(dict.fromkeys(sku for sku in skus if sku not in PRODUCTS)),
+    }
+
+
+def recommendation_golden(follows: np.ndarray = FOLLOWS) -> list[dict[str, Any]]:
+    sessions = [["sku-a", "sku-d"], ["sku-é"], [], ["nobody", "sku-b"]]
+    return [
+        {
+            "request": {"sessions": sessions, "k": k, "exclude_seen": exclude},
+            "predictions": [rank_offline(session, k, exclude, follows) for session in sessions],
+        }
+        for k, exclude in ((3, False), (5, True))
+    ]
+
+
+def purchase_probability(adds: int, removes: int = 0, slope: float = 0.5) -> float:
+    return 1 / (1 + np.exp(1 - (adds - removes) * slope))
+
+
+def intent_golden(slope: float = 0.5) -> list[dict[str, Any]]:
+    events = [{"action": action} for action in ("view", "add", "hover", "add", "remove")]
+    predictions = [{"purchase_probability": purchase_probability(2, 1, slope), "unknown_actions": ["hover"]}]
+    return [{"request": {"sessions": [events]}, "predictions": predictions}]
+
+
+def make_bundle(root: Path, name: str, export: Callable[[Path], object], golden: list[dict[str, Any]]) -> Bundle:
+    return write_bundle(root, name=name, kind="tiny", export=export, golden=golden, info={"metrics": {"MRR@20": 0.3}})
+
+
+class Server:
+    """The real server in a process of its own."""
+
+    def __init__(self, mode: str, directory: Path, port: int = 0):
+        self.directory = directory
+        command = [sys.executable, "-c", SERVER, mode, str(directory), str(port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.url = self.process.stdout.readline().strip()
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.wait()
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+
+
+def copy_bundle(bundle: Bundle, directory: Path) -> Path:
+    return Path(shutil.copytree(bundle.directory, directory))
+
+
+def flip_byte(path: Path, position: int = 100) -> None:
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
