@@ -1,6 +1,6 @@
 """A shop that does not exist, in the format of the SIGIR eCom 2021 challenge: ``simulate`` writes its three files.
 
-The order of reading: ``parameters`` (the numbers), ``catalogue`` (products), ``shoppers`` (sessions), ``writer`` (files).
+Read ``parameters`` (the numbers), ``catalogue`` (products), ``shoppers`` (sessions), ``writer`` (files), in this order.
 Nothing here reads settings or knows what becomes of the files.
 """
 
@@ -21,7 +21,7 @@ from bigger_boat.data.simulator.writer import Buckets, browsing_rows, search_row
 __all__ = ["YOOCHOOSE_LIKE", "ShopParameters", "SimulationReport", "simulate"]
 
 BLOCK_SESSIONS = 16_384
-"""Sessions simulated together, each block from a seed of its own. Part of what a seed means: changing it changes the shop."""
+"""Sessions simulated together, each block from a seed of its own. Changing it changes what every seed means."""
 
 EXPECTED_ROWS_PER_SESSION = 7.3
 EXPECTED_SEARCHES_PER_SESSION = 0.16
@@ -55,12 +55,14 @@ def simulate(
 ) -> SimulationReport:
     """Write ``browsing_train.csv``, ``search_train.csv`` and ``sku_to_content.csv`` of a shop into ``out``.
 
-    The shop covers ``days`` days up to and including ``end_date`` (UTC). The same arguments give the same bytes. Memory does
-    not grow with ``sessions``. Each file appears whole or not at all. Raises ValueError for sizes that make no shop.
+    The shop covers ``days`` days up to and including ``end_date`` (UTC). The same arguments give the same bytes. Memory
+    does not grow with ``sessions``. Each file appears whole or not at all. Raises ValueError for sizes
+    that make no shop.
     """
     if sessions < 1 or days < 1 or products < 10:
         raise ValueError(
-            f"A shop needs at least 1 session, 1 day and 10 products; got {sessions} sessions, {days} days, {products} products."
+            "A shop needs at least 1 session, 1 day and 10 products; "
+            f"got {sessions} sessions, {days} days, {products} products."
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""The products of a simulated shop: category tree, popularity, prices, vectors, successors, queries, and their CSV file.
+"""The products of a simulated shop: categories, popularity, prices, vectors, successors, queries, and their CSV file.
 
 What shoppers do with them belongs in ``shoppers.py``.
 """
 
-import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ def _top_of_category(members: np.ndarray, log_weight: np.ndarray, rows: int, cou
 def _successors(parameters: ShopParameters, start: np.ndarray, log_weight: np.ndarray, rng) -> np.ndarray:
     count, products = parameters.related_products, len(log_weight)
     successors = np.empty((products, count), dtype=np.int32)
-    for first, end in zip(start[:-1], start[1:], strict=True):
+    for first, end in pairwise(start):
         members = np.arange(first, end)
         keys = log_weight[members] * parameters.related_popularity + rng.gumbel(size=(end - first, end - first))
         np.fill_diagonal(keys, -np.inf)  # no product leads to itself, unless it is alone
@@ -118,7 +118,7 @@ def _results(parameters: ShopParameters, start: np.ndarray, log_weight: np.ndarr
         _top_of_category(
             np.arange(first, end), log_weight, parameters.queries_per_category, parameters.results_per_query, rng
         )
-        for first, end in zip(start[:-1], start[1:], strict=True)
+        for first, end in pairwise(start)
     ]
     return np.concatenate(rows).astype(np.int32)
 
@@ -136,7 +136,10 @@ def _category_vectors(categories: int, size: int, rng: np.random.Generator) -> n
 
 
 def _json_vectors(vectors: np.ndarray) -> list[str]:
-    return [json.dumps(row) for row in np.round(vectors, 6).tolist()]
+    """Return each row (N, D) as a JSON list with six decimals."""
+    columns = pl.DataFrame(np.round(vectors, 6)).select(pl.all().cast(pl.String))
+    text = pl.concat_str(pl.lit("["), pl.concat_str(pl.all(), separator=", "), pl.lit("]"))
+    return columns.select(text.alias("vector"))["vector"].to_list()
 
 
 def write_catalogue(catalogue: Catalogue, parameters: ShopParameters, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""64-digit hexadecimal ids, computed from numbers, many at a time. They look like the challenge's hashes and say nothing."""
+"""64-digit hexadecimal ids, computed from numbers, many at a time: they look like the challenge's hashes."""
 
 import numpy as np
 import pyarrow as pa

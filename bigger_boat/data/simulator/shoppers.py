@@ -1,6 +1,6 @@
 """What shoppers do: blocks of sessions, simulated step by step and all sessions of a block at once.
 
-In: parameters, a catalogue, how many sessions, a random generator. Out: events as arrays. Files belong in ``writer.py``.
+In: parameters, a catalogue, how many sessions, a random generator. Out: events as arrays. Files: ``writer.py``.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ SAME, BACK, CART, RELATED, CATEGORY, ANYWHERE = range(len(PRODUCT_MODES))
 NONE = -1
 DAY_MS = 86_400_000
 MAX_STEPS = 1_000
+LATEST_MARGIN_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def action_probabilities(parameters: ShopParameters) -> np.ndarray:
 
 
 def transition_tables(parameters: ShopParameters) -> np.ndarray:
-    """Return (kinds, S, S): ordinary, after the first add of a cheap and of a dear product, after remove, after purchase."""
+    """Return (5, S, S): ordinary, first add of a cheap product, of a dear one, after remove, after purchase."""
     return np.array(
         [
             parameters.transitions,
@@ -128,7 +129,8 @@ def simulate_block(
     session, action, product, query, offset_ms = (np.concatenate(column) for column in zip(*parts, strict=True))
     last_ms = np.zeros(sessions, dtype=np.int64)
     np.maximum.at(last_ms, session, offset_ms)
-    start_ms = np.maximum(np.minimum(start_ms, calendar.end_ms - 1 - last_ms), calendar.start_ms)
+    latest_ms = calendar.end_ms - last_ms - rng.integers(1, LATEST_MARGIN_MS, sessions)  # at random: no end is marked
+    start_ms = np.maximum(np.where(start_ms + last_ms < calendar.end_ms, start_ms, latest_ms), calendar.start_ms)
     return Events(
         session, action.astype(np.int8), product.astype(np.int32), query.astype(np.int32), start_ms[session] + offset_ms
     )

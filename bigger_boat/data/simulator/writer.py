@@ -1,9 +1,10 @@
 """From events to the challenge's two event files, shuffled with bounded memory.
 
 Rows are scattered at random over buckets on disk (21 bytes each), then every bucket is shuffled and written: together a
-uniform shuffle of the whole file, with one bucket in memory at a time. What happens in a session belongs in ``shoppers.py``.
+uniform shuffle of the whole file, with one bucket in memory at a time. What happens in a session: ``shoppers.py``.
 """
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,7 +50,7 @@ class Buckets:
             part.tofile(file)
         self.rows += len(rows)
 
-    def shuffled(self):
+    def shuffled(self) -> Iterator[np.ndarray]:
         """Yield the rows of each bucket, shuffled. Call once, after the last ``add``."""
         for file in self._files:
             file.close()
@@ -96,7 +97,9 @@ def _taken(values: pa.Array, index: np.ndarray) -> pl.Series:
     return pl.from_arrow(values.take(pa.array(index, mask=index == NONE)))
 
 
-def write_browsing(buckets: Buckets, catalogue: Catalogue, parameters: ShopParameters, path: Path, tick) -> None:
+def write_browsing(
+    buckets: Buckets, catalogue: Catalogue, parameters: ShopParameters, path: Path, tick: Callable[[int], None]
+) -> None:
     """Write ``browsing_train.csv``; ``tick(rows written)`` after every bucket."""
     products = len(catalogue.category)
     pages = int(products * parameters.urls_per_product) + max(20, products // 4)
