@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     size: Literal["quick", "full"] = Field("full", description="quick: few epochs and small widths")
     max_workers: int = Field(2, ge=1, le=64, description="steps that run side by side in runs from the web UI")
     memory_limit_mib: int = Field(3072, ge=256, description="memory that the warehouse may use, in MiB")
-    warehouse_wait_s: float = Field(60, ge=0, description="how long to wait for another writer of the warehouse, in s")
+    warehouse_wait_s: float = Field(300, ge=0, description="how long to wait for another writer of the warehouse, in s")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 

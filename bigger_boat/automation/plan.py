@@ -1,8 +1,8 @@
 """What a run has to do: which assets, on which days, and why. It only asks; ``runner.py`` acts.
 
 A day of a partitioned asset is up to date when its last materialization was made from the landing zone's present
-content of that day (and of the days beside it, where sessions reach over midnight) by the present code. An unpartitioned
-asset is up to date when nothing above it was made after it, and its code and size are the present ones.
+content of that day (and of the days beside it, where sessions reach over midnight) by the present code. An
+unpartitioned asset is up to date when nothing above it was made after it, and its code and size are the present ones.
 """
 
 from collections.abc import Iterable, Mapping, Set

@@ -62,6 +62,14 @@ class LocalStorage(dg.ConfigurableResource):
             )
         return path
 
+    def folder(self, name: str) -> Path:
+        """Return the local folder that holds the versions of ``name``, for what writes its own versions (bundles)."""
+        return Path(self.base_dir) / name
+
+    def address(self, path: Path) -> str:
+        """Return the address of a folder below."""
+        return path.relative_to(self.base_dir).as_posix()
+
     def sweep_drafts(self) -> list[Path]:
         """Remove what processes that are gone left unfinished; return what was removed."""
         stale = [path for path in Path(self.base_dir).glob("*/*/.draft-*") if not _alive(int(path.name.split("-")[1]))]

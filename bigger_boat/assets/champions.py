@@ -1,0 +1,126 @@
+"""Champions: the chosen configuration, judged by the gate, then fitted again on all days, embeddings included."""
+
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from bigger_boat.assets.common import (
+    ADDRESS_IO,
+    ML_OWNERS,
+    SIZE,
+    SUMMARY,
+    git_commit,
+    readable_failures,
+    table,
+    verified_dataset,
+)
+from bigger_boat.assets.evaluation import read_report
+from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.training import Training
+
+if TYPE_CHECKING:
+    from bigger_boat.data.dataset_manifest import DatasetManifest
+
+
+@dg.asset(
+    group_name="champions",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow", "keras"},
+    code_version="1",
+)
+def intent_champion(
+    intent_report: str,
+    intent_dataset: str,
+    recommendation_dataset: str,
+    storage: LocalStorage,
+    endpoint_host: LocalEndpointHost,
+    training: Training,
+) -> dg.Output[str]:
+    """The intent model that may serve: its candidate passed the gate, and it is fitted on all days."""
+    from bigger_boat.ml.intent_task import IntentTask
+    from bigger_boat.ml.recommendation_task import RecommendationTask
+
+    with readable_failures():
+        folder, manifest = verified_dataset(storage, intent_dataset)
+        items_folder, _ = verified_dataset(storage, recommendation_dataset)
+        task = IntentTask(folder, RecommendationTask(items_folder))
+        return _champion(task, intent_report, manifest, storage, endpoint_host, training)
+
+
+@dg.asset(
+    group_name="champions",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow"},
+    code_version="1",
+)
+def recommendation_champion(
+    recommender_leaderboard: str,
+    recommendation_dataset: str,
+    storage: LocalStorage,
+    endpoint_host: LocalEndpointHost,
+    training: Training,
+) -> dg.Output[str]:
+    """The recommender that may serve: its candidate passed the gate, and it is fitted on all days."""
+    from bigger_boat.ml.recommendation_task import RecommendationTask
+
+    with readable_failures():
+        folder, manifest = verified_dataset(storage, recommendation_dataset)
+        task = RecommendationTask(folder)
+        return _champion(task, recommender_leaderboard, manifest, storage, endpoint_host, training)
+
+
+def _champion(
+    task: Any,
+    report_address: str,
+    manifest: "DatasetManifest",
+    storage: LocalStorage,
+    endpoint_host: LocalEndpointHost,
+    training: Training,
+) -> dg.Output[str]:
+    """Judge the chosen candidate against baselines and incumbent, then fit what the rule decides on all days."""
+    from bigger_boat.ml import gate
+    from bigger_boat.ml.bundle import read_bundle
+    from bigger_boat.ml.promotion import decide
+
+    report = read_report(storage, report_address)
+    directory = storage.fetch(report["chosen"]["bundle"])
+    gate.require([gate.check_digests(directory)], f"The {task.name} candidate")
+    candidate = read_bundle(directory)
+    serving = endpoint_host.serving_bundle(task.name)
+    data = {manifest.name: manifest.version}
+    judged = [
+        gate.check_digests(directory),
+        gate.check_dataset(manifest.name, manifest.version, [asdict(check) for check in manifest.checks]),
+        gate.check_data_versions(candidate.info["data_versions"], data),
+        *task.baseline_checks(candidate.info["metrics"]["validation"]),
+    ]
+    require = partial(gate.require, subject=f"The {task.name} candidate {candidate.version}")
+    decision = decide(task, candidate, read_bundle(serving) if serving else None, judged, require)
+    model = task.refit(decision.configuration, decision.chosen)
+    info = {
+        **candidate.info,
+        "refit": {name: manifest.days[name] for name in ("first", "last", "count")},
+        "git_commit": git_commit(),
+        "configuration": decision.configuration,
+        "chosen": decision.chosen,
+        "candidate": {"version": candidate.version, "asset": report["chosen"]["asset"], "reason": decision.reason},
+        "gate": [asdict(check) for check in decision.checks],
+    }
+    bundle = task.write(storage.folder(f"bundles/{task.name}_champion"), model, info)
+    return dg.Output(
+        storage.address(bundle.directory),
+        data_version=dg.DataVersion(bundle.version),
+        metadata={
+            SUMMARY: f"{candidate.kind}, fitted on {info['refit']['count']} days",
+            SIZE: training.size,
+            "version": bundle.version,
+            "candidate": candidate.version,
+            "reason": decision.reason,
+            "gate": table([{"check": c.name, "passed": c.passed, "says": c.description} for c in decision.checks]),
+        },
+    )

@@ -1,0 +1,117 @@
+"""What every asset of the Python half shares: owners, sizes, typed overrides, readable failures, metadata of plots."""
+
+import base64
+import dataclasses
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+
+from bigger_boat.errors import BiggerBoatError, GateRefused
+from bigger_boat.resources.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from bigger_boat.data.dataset_manifest import DatasetManifest
+    from bigger_boat.ml.prod2vec import ProductEmbeddings
+
+DATA_OWNERS = ["team:data"]
+ML_OWNERS = ["team:ml"]
+ADDRESS_IO = "address_io_manager"
+SUMMARY = "summary"
+SIZE = "size"
+EMBEDDINGS_CONFIG = "config.json"
+
+Preset = TypeVar("Preset")
+
+
+def preset(kind: type[Preset], size: str, overrides: dg.Config) -> Preset:
+    """Return ``kind.quick()`` or ``kind.full()`` with every override that is set."""
+    base = kind.quick() if size == "quick" else kind.full()  # type: ignore[attr-defined]
+    given = {name: value for name, value in overrides.model_dump().items() if value is not None}
+    return dataclasses.replace(base, **given)
+
+
+@contextmanager
+def readable_failures() -> Iterator[None]:
+    """Turn errors that a person can act on into failures in words, never retried; a gate's refusal is marked as one."""
+    try:
+        yield
+    except BiggerBoatError as error:
+        metadata = {"refused": dg.MetadataValue.bool(True)} if isinstance(error, GateRefused) else {}
+        raise dg.Failure(description=str(error), metadata=metadata, allow_retries=False) from error
+
+
+def plot(png: bytes) -> dg.MarkdownMetadataValue:
+    """Return a PNG as metadata that the web UI shows as a picture."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: list[dict[str, Any]], digits: int = 4) -> dg.MarkdownMetadataValue:
+    """Return rows of equal keys as a Markdown table; floats are rounded."""
+    if not rows:
+        return dg.MetadataValue.md("no rows")
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(_cell(row[name], digits) for name in head) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def load_embeddings(storage: LocalStorage, address: str) -> tuple["ProductEmbeddings", dict[str, Any]]:
+    """Return the embeddings and the configuration they were trained with."""
+    from bigger_boat.ml.prod2vec import ProductEmbeddings
+
+    folder = storage.fetch(address)
+    return ProductEmbeddings.load(folder), json.loads((folder / EMBEDDINGS_CONFIG).read_text())
+
+
+def candidate_info(
+    manifest: "DatasetManifest",
+    *,
+    data: dict[str, str],
+    configuration: dict[str, Any],
+    chosen: dict[str, Any],
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what a candidate's bundle says of itself. ``chosen``: what fitting chose on validation."""
+    return {
+        "training_window": manifest.days["splits"]["train"],
+        "refit": None,
+        "data_versions": data,
+        "git_commit": git_commit(),
+        "configuration": configuration,
+        "chosen": chosen,
+        "metrics": metrics,
+        "gate": [],
+    }
+
+
+def git_commit() -> str:
+    """Return the commit of the code that runs, '' outside of a checkout."""
+    folder = Path(__file__).resolve().parent
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
+
+
+def _cell(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def verified_dataset(storage: LocalStorage, address: str) -> tuple[Path, "DatasetManifest"]:
+    """Return folder and manifest of a data set whose files are those that were checked and whose checks passed."""
+    from bigger_boat.data.dataset_manifest import read_manifest, require_passed
+
+    folder = storage.fetch(address)
+    manifest = read_manifest(folder)
+    require_passed(manifest)
+    return folder, manifest
+
+
+def items_of(folder: Path, *splits: str) -> list[list[str]]:
+    """Return the item sequences of a recommendation data set, a list of SKUs per session, in row order."""
+    from bigger_boat.data.split_files import read_split
+
+    return [items for split in splits for items in read_split(folder, split, ["items"])["items"].to_list()]

@@ -1,0 +1,96 @@
+"""Endpoints: the champion, replayed through a private server, judged by the gate, published; and the public API."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, readable_failures, table
+from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.public_api import LocalPublicApi
+from bigger_boat.resources.storage import LocalStorage
+
+INTENT_QUESTION = "x=start,view,detail,add,view,end"
+
+
+@dg.asset(
+    group_name="endpoints",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "sagemaker"},
+    code_version="1",
+)
+def intent_endpoint(intent_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost) -> dg.Output[str]:
+    """Will this cart be bought? The version that answers."""
+    return _publish("intent", intent_champion, storage, endpoint_host)
+
+
+@dg.asset(
+    group_name="endpoints",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "sagemaker"},
+    code_version="1",
+)
+def recommendation_endpoint(
+    recommendation_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
+) -> dg.Output[str]:
+    """Which products come next? The version that answers."""
+    return _publish("recommendation", recommendation_champion, storage, endpoint_host)
+
+
+@dg.asset(
+    group_name="endpoints",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python"},
+    code_version="1",
+)
+def prediction_api(
+    intent_endpoint: str, recommendation_endpoint: str, storage: LocalStorage, public_api: LocalPublicApi
+) -> dg.Output[str]:
+    """What the shop calls. Asked once, as the shop would."""
+    from bigger_boat.ml.bundle import read_bundle
+
+    with readable_failures():
+        popular = read_bundle(storage.fetch(recommendation_endpoint)).golden[0]["predictions"][0]["skus"]
+        questions = [INTENT_QUESTION, f"session={','.join(popular[:2])}"]
+        answers = [public_api.get(question) for question in questions]
+    return dg.Output(
+        public_api.url,
+        metadata={
+            SUMMARY: public_api.url,
+            "url": dg.MetadataValue.url(public_api.url),
+            "questions": [f"{public_api.url}/predict?{question}" for question in questions],
+            "answers": answers,
+            "published": {"intent": intent_endpoint, "recommendation": recommendation_endpoint},
+        },
+    )
+
+
+def _publish(name: str, address: str, storage: LocalStorage, endpoint_host: LocalEndpointHost) -> dg.Output[str]:
+    from bigger_boat.ml import gate
+    from bigger_boat.ml.bundle import read_bundle
+
+    with readable_failures():
+        directory = storage.fetch(address)
+        intact = gate.check_digests(directory)
+        gate.require([intact], f"The {name} champion")
+        bundle = read_bundle(directory)
+        answers = endpoint_host.answers(directory, [entry["request"] for entry in bundle.golden])
+        checks = [intact, gate.check_golden(bundle.golden, answers)]
+        gate.require(checks, f"Version {bundle.version} of {name}")
+        result = endpoint_host.publish(name, directory).require()
+    return dg.Output(
+        address,
+        data_version=dg.DataVersion(bundle.version),
+        metadata={
+            SUMMARY: f"{bundle.kind} {bundle.version} {result.state}",
+            "version": bundle.version,
+            "state": result.state,
+            "sentence": result.sentence,
+            "url": dg.MetadataValue.url(result.url),
+            "gate": table([asdict(check) for check in checks]),
+            "configuration": bundle.info["configuration"],
+            "window": bundle.info["refit"],
+        },
+    )

@@ -1,0 +1,89 @@
+"""Evaluation: which candidate is chosen, on validation; how good it is on the test days, which only reports read."""
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from bigger_boat.assets.common import (
+    ADDRESS_IO,
+    ML_OWNERS,
+    SUMMARY,
+    plot,
+    readable_failures,
+    table,
+    verified_dataset,
+)
+from bigger_boat.resources.storage import LocalStorage
+
+REPORT_FILE = "report.json"
+
+
+def read_report(storage: LocalStorage, address: str) -> dict[str, Any]:
+    """Return a report: ``chosen`` (asset, bundle address, reason) and the numbers on validation and test."""
+    return json.loads((storage.fetch(address) / REPORT_FILE).read_text())
+
+
+@dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="1")
+def intent_report(intent_dataset: str, intent_model: str, storage: LocalStorage) -> dg.Output[str]:
+    """How good the intent candidate is, per cut, beside the base rate and logistic regression on counts."""
+    from bigger_boat.ml.bundle import read_bundle
+    from bigger_boat.ml.intent_plots import plot_pr_auc_by_cut
+    from bigger_boat.ml.intent_task import KIND, IntentTask, report_rows
+
+    with readable_failures(), storage.draft("reports/intent_report") as draft:
+        folder, manifest = verified_dataset(storage, intent_dataset)
+        task = IntentTask(folder)
+        bundle = read_bundle(storage.fetch(intent_model))
+        scores = task.scores(task.load(bundle), "test")
+        report = _report("intent_model", intent_model, manifest.version, bundle.info["metrics"]["validation"], scores)
+        (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+    rows = report_rows(scores)
+    lstm, logistic, base = (row["pr_auc"] for row in rows)
+    return dg.Output(
+        draft.address,
+        data_version=dg.DataVersion(draft.version),
+        metadata={
+            SUMMARY: f"test PR-AUC {lstm:.3f}, logistic regression {logistic:.3f}, base rate {base:.3f}",
+            "chosen": report["chosen"]["asset"],
+            "reason": report["chosen"]["reason"],
+            "test": table(rows),
+            "test_by_cut": table(scores[KIND]["cuts"]),
+            "pr_auc_by_cut": plot(plot_pr_auc_by_cut(scores)),
+        },
+    )
+
+
+@dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="1")
+def recommender_leaderboard(recommendation_dataset: str, knn_recommender: str, storage: LocalStorage) -> dg.Output[str]:
+    """The recommenders and the baselines on every next product of the test days, and the one that is chosen."""
+    from bigger_boat.ml.bundle import read_bundle
+    from bigger_boat.ml.recommendation_plots import plot_leaderboard
+    from bigger_boat.ml.recommendation_task import KIND, RecommendationTask
+
+    with readable_failures(), storage.draft("reports/recommender_leaderboard") as draft:
+        folder, manifest = verified_dataset(storage, recommendation_dataset)
+        task = RecommendationTask(folder)
+        bundle = read_bundle(storage.fetch(knn_recommender))
+        scores = task.scores(task.load(bundle), "test")
+        report = _report(
+            "knn_recommender", knn_recommender, manifest.version, bundle.info["metrics"]["validation"], scores
+        )
+        (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+    rows = list(scores.values())
+    return dg.Output(
+        draft.address,
+        data_version=dg.DataVersion(draft.version),
+        metadata={
+            SUMMARY: f"test MRR@20 {scores[KIND]['mrr']:.3f}, HR@20 {scores[KIND]['hit_rate']:.3f}",
+            "chosen": report["chosen"]["asset"],
+            "reason": report["chosen"]["reason"],
+            "test": table(rows),
+            "leaderboard": plot(plot_leaderboard(rows)),
+        },
+    )
+
+
+def _report(asset: str, bundle: str, dataset: str, validation: dict, test: dict) -> dict[str, Any]:
+    chosen = {"asset": asset, "bundle": bundle, "reason": "It is the only candidate."}
+    return {"chosen": chosen, "dataset": dataset, "validation": validation, "test": test}

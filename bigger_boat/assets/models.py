@@ -1,0 +1,129 @@
+"""Models: candidates, fitted on the training days only; each is a bundle with its numbers on validation."""
+
+import dagster as dg
+from pydantic import Field
+
+from bigger_boat.assets.common import (
+    ADDRESS_IO,
+    ML_OWNERS,
+    SIZE,
+    SUMMARY,
+    candidate_info,
+    load_embeddings,
+    plot,
+    preset,
+    readable_failures,
+    table,
+    verified_dataset,
+)
+from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.training import Training
+
+
+class IntentOverrides(dg.Config):
+    """Hyper-parameters of the intent LSTM; what is not set comes from the size (quick or full)."""
+
+    units: int | None = Field(None, ge=2, le=1024, description="width of an LSTM")
+    members: int | None = Field(None, ge=1, le=16, description="LSTMs that are averaged")
+    dropout: float | None = Field(None, ge=0, lt=1, description="share of units left out while training")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="first learning rate")
+    batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
+    epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
+    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
+    seed: int | None = Field(None, description="the same seed makes the same model")
+
+
+@dg.asset(
+    group_name="models",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow", "keras"},
+    code_version="1",
+)
+def intent_model(
+    config: IntentOverrides,
+    intent_dataset: str,
+    product_embeddings: str,
+    storage: LocalStorage,
+    training: Training,
+) -> dg.Output[str]:
+    """LSTM over actions, time gaps and product vectors: will this session with a cart end in a purchase?"""
+    from bigger_boat.ml.intent_model import IntentConfig
+    from bigger_boat.ml.intent_plots import plot_learning_curve
+    from bigger_boat.ml.intent_task import IntentTask, report_rows
+
+    with readable_failures():
+        folder, manifest = verified_dataset(storage, intent_dataset)
+        task = IntentTask(folder)
+        embeddings, prod2vec = load_embeddings(storage, product_embeddings)
+        chosen = preset(IntentConfig, training.size, config)
+        model, choice = task.fit(embeddings, chosen)
+        scores = task.scores(model, "validation")
+        info = candidate_info(
+            manifest,
+            data={"intent_dataset": manifest.version, "product_embeddings": product_embeddings},
+            configuration=task.configuration_of(chosen, prod2vec),
+            chosen=choice,
+            metrics={"validation": scores},
+        )
+        bundle = task.write(storage.folder("bundles/intent_model"), model, info)
+    rows = report_rows(scores)
+    lstm, logistic, base = (row["pr_auc"] for row in rows)
+    return dg.Output(
+        storage.address(bundle.directory),
+        data_version=dg.DataVersion(bundle.version),
+        metadata={
+            SUMMARY: f"PR-AUC {lstm:.3f}, logistic regression {logistic:.3f}, base rate {base:.3f}",
+            SIZE: training.size,
+            "version": bundle.version,
+            "epochs": model.choice.epochs,
+            "pr_auc": lstm,
+            "validation": table(rows),
+            "learning_curve": plot(plot_learning_curve(model.history)),
+        },
+    )
+
+
+@dg.asset(
+    group_name="models",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow"},
+    code_version="1",
+)
+def knn_recommender(
+    recommendation_dataset: str, product_embeddings: str, storage: LocalStorage, training: Training
+) -> dg.Output[str]:
+    """Prod2Vec nearest neighbours of what the session looked at last: which products come next?"""
+    from bigger_boat.ml.recommendation_plots import plot_leaderboard
+    from bigger_boat.ml.recommendation_task import KIND, RecommendationTask
+
+    with readable_failures():
+        folder, manifest = verified_dataset(storage, recommendation_dataset)
+        task = RecommendationTask(folder)
+        embeddings, prod2vec = load_embeddings(storage, product_embeddings)
+        model, blend = task.fit(embeddings)
+        scores = task.scores(model, "validation")
+        info = candidate_info(
+            manifest,
+            data={"recommendation_dataset": manifest.version, "product_embeddings": product_embeddings},
+            configuration=task.configuration_of(prod2vec),
+            chosen=blend,
+            metrics={"validation": scores},
+        )
+        bundle = task.write(storage.folder("bundles/knn_recommender"), model, info)
+    rows = list(scores.values())
+    mrr = {name: row["mrr"] for name, row in scores.items()}
+    return dg.Output(
+        storage.address(bundle.directory),
+        data_version=dg.DataVersion(bundle.version),
+        metadata={
+            SUMMARY: f"MRR@20 {mrr[KIND]:.3f}, in-session popularity {mrr['session_popularity']:.3f}",
+            SIZE: training.size,
+            "version": bundle.version,
+            "mrr": mrr[KIND],
+            "chosen": blend,
+            "validation": table(rows),
+            "leaderboard": plot(plot_leaderboard(rows)),
+        },
+    )

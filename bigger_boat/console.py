@@ -1,0 +1,142 @@
+"""What a run looks like in the terminal: one line per step as it happens, failures in words, a summary at the end.
+
+What belongs elsewhere: running (``automation/runner.py``), parsing of commands (``cli.py``).
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+
+from bigger_boat.automation.plan import Plan
+from bigger_boat.data.landing import LandingReport
+
+SUMMARY = "summary"
+"""Metadata key: what a step's line says about its result."""
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    console.print(text)
+
+
+def heading(text: str) -> None:
+    console.print(f"\n[bold]{escape(text)}[/bold]")
+
+
+class ProgressLine:
+    """Shows how far long work is: one moving line in a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._status = console.status("") if console.is_terminal else None
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        if self._status:
+            self._status.start()
+        return self._show
+
+    def __exit__(self, *_) -> None:
+        if self._status:
+            self._status.stop()
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        if self._status:
+            self._status.update(f"{escape(what)} {done / max(total, 1):.0%}")
+
+
+def show_landing(report: LandingReport) -> None:
+    """Say what landed, what was rejected and why."""
+    days = [day for day in report.days_changed if day != "catalog"]
+    span = f"{min(days)} to {max(days)}" if days else "none"
+    say(f"  {report.read:,} rows read, {report.landed:,} landed; {len(days)} days changed ({span}).")
+    for reason, count in report.rejected.most_common():
+        say(f"  [yellow]rejected[/yellow] {count:,}: {escape(reason)}")
+
+
+class RunPrinter:
+    """Prints a run's Dagster events. ``on_event`` may be called from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started: dict[str, float] = {}
+        self._made: dict[str, list] = defaultdict(list)
+        self._status = console.status("starting") if console.is_terminal else None
+
+    def __enter__(self) -> "RunPrinter":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._status:
+            self._status.stop()
+
+    def on_event(self, event: dg.DagsterEvent, at: float) -> None:
+        with self._lock:
+            kind = event.event_type
+            if kind == dg.DagsterEventType.STEP_START:
+                self._started[event.step_key] = at
+                if self._status:
+                    self._status.update(f"{_name(event.step_key)} ...")
+            elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
+                self._made[event.step_key].append(event.step_materialization_data.materialization)
+            elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+                self._check(event.asset_check_evaluation_data)
+            elif kind == dg.DagsterEventType.STEP_SUCCESS:
+                self._success(event.step_key, at)
+            elif kind == dg.DagsterEventType.STEP_FAILURE:
+                say(f"  [red]✗[/red] {escape(_name(event.step_key))}")
+
+    def _check(self, evaluation) -> None:
+        if not evaluation.passed:
+            colour = "red" if evaluation.blocking else "yellow"
+            asset = evaluation.asset_key.to_user_string()
+            why = evaluation.description or ""
+            say(f"  [{colour}]![/{colour}] check {evaluation.check_name} of {asset} failed: {escape(why)}")
+
+    def _success(self, step: str, at: float) -> None:
+        made = self._made.pop(step, [])
+        if not made:
+            return
+        seconds = at - self._started.get(step, at)
+        for asset in dict.fromkeys(each.asset_key for each in made):
+            say(f"  [green]✓[/green] {_line([each for each in made if each.asset_key == asset])}{seconds:6.1f} s")
+            seconds = 0.0
+
+
+def show_plan(plan: Plan) -> None:
+    days = f"{plan.days[0]} to {plan.days[-1]}" if plan.days else "no days"
+    say(f"  {len(plan.partitioned)} tables by day ({days}), {len(plan.unpartitioned)} other assets to make.")
+
+
+def show_failures(failures: tuple[tuple[str, str], ...], refused: bool) -> None:
+    """Say which step failed, why, and how to resume."""
+    heading("Refused" if refused else "Failed")
+    for step, sentence in failures:
+        say(f"  [red]{escape(_name(step))}[/red]: {escape(sentence)}")
+
+
+def _name(step_key: str) -> str:
+    return step_key.replace("__", "/")
+
+
+def _line(made: list) -> str:
+    name = made[0].asset_key.to_user_string()
+    metadata = made[-1].metadata
+    days = f"{len(made)} day{'s' * (len(made) > 1)}" if made[0].partition else ""
+    if SUMMARY in metadata:
+        result = str(metadata[SUMMARY].value)
+    else:
+        rows = [each.metadata["dagster/partition_row_count"].value for each in made if _has_rows(each)]
+        total = metadata.get("dagster/row_count")
+        count = sum(rows) if rows else total.value if total else None
+        result = f"{count:,} rows" if count is not None else ""
+    return f"{escape(name):<28}{days:>8}  {escape(result):<58}"
+
+
+def _has_rows(materialization) -> bool:
+    return "dagster/partition_row_count" in materialization.metadata

@@ -1,0 +1,36 @@
+"""Assembles assets, checks, jobs and resources; the only place that does. Importing it reads ``.env``, dbt's manifest
+and the landing zone's index, and nothing else."""
+
+import dagster as dg
+
+from bigger_boat.assets import (
+    champions,
+    datasets,
+    embeddings,
+    endpoints,
+    evaluation,
+    landing,
+    models,
+    raw,
+    warehouse,
+)
+from bigger_boat.automation.jobs import JOBS
+from bigger_boat.profiles import build_resources
+from bigger_boat.settings import Settings, get_settings
+
+GRAPH = [landing, raw, warehouse, datasets, embeddings, models, evaluation, champions, endpoints]
+"""The modules of the graph, in its order."""
+
+
+def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions:
+    """Return the whole graph for these settings; ``overrides`` replace resources by key (tests)."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(GRAPH),
+        asset_checks=dg.load_asset_checks_from_modules(GRAPH),
+        jobs=JOBS,
+        resources={**build_resources(settings), **overrides},
+        executor=dg.multiprocess_executor.configured({"max_concurrent": settings.max_workers}),
+    )
+
+
+defs = build_definitions(get_settings())

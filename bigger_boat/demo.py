@@ -1,0 +1,140 @@
+"""The first five minutes: a shop if none has landed, the endpoint in the background, its answers, what to try next.
+
+What belongs elsewhere: the commands themselves (``cli.py``), the graph (``definitions.py``).
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from bigger_boat.console import heading, say
+from bigger_boat.data.landing_index import read_index
+from bigger_boat.resources import local_server
+from bigger_boat.settings import PROJECT_DIR, Settings
+
+SHOP = {"sessions": 27_000, "days": 28, "products": 2_000, "seed": 1}
+"""About 200,000 events; small enough for a coffee's length, large enough to learn from."""
+
+ACTIONS = "start,view,detail,add,view,end"
+SUMMARY_FILE = "summary.md"
+
+
+def open_shop(settings: Settings, land: Callable[[Settings, Path], None]) -> None:
+    """Simulate a shop and land it, unless something has landed."""
+    heading("Shop")
+    index = read_index(settings.landing_dir)
+    if index.days:
+        say(f"  {len(index.days)} days have landed: {index.first_day} to {index.last_day}.")
+        return
+    from datetime import UTC, datetime, timedelta
+
+    from bigger_boat.data.simulator import simulate
+
+    folder = settings.data_dir / "shop"
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    report = simulate(folder, **SHOP, end_date=yesterday)
+    say(f"  Simulated {report.events:,} events of {report.sessions:,} sessions until {yesterday}, in {folder}.")
+    land(settings, folder)
+
+
+def start_server(settings: Settings) -> None:
+    """Start the endpoint early: it warms up while the graph runs, and takes new versions without a restart."""
+    heading("Endpoint")
+    say(f"  {local_server.ensure_running(settings)} (in the background; stop it with: bigger-boat serve --stop)")
+
+
+def ask(settings: Settings) -> None:
+    """Ask both endpoints, print the commands that ask again, and leave the numbers in a file."""
+    url = local_server.wait_until_ready(settings)
+    session = _example_session(settings)
+    heading("Answers")
+    will_buy = local_server.ask(url, x=ACTIONS)
+    say(
+        f"  Will this cart be bought? [bold]{will_buy['prediction']:.1%}[/bold]   (model version {will_buy['version']})"
+    )
+    say(f"    curl '{url}/predict?x={ACTIONS}'")
+    following = local_server.ask(url, session=",".join(session))
+    say(f"\n  Which products come next?   (model version {following['version']})")
+    for rank, sku in enumerate(following["prediction"][:5], start=1):
+        say(f"    {rank}. {sku}")
+    say(f"    curl '{url}/predict?session={','.join(session)}'")
+    path = _write_summary(settings)
+    heading("Next")
+    say("  make up                                  the graph in the browser, and the endpoint")
+    say("  .venv/bin/bigger-boat land DIR           your own events, in the format of the SIGIR eCom 2021 challenge")
+    say("  .venv/bin/bigger-boat run --size full    full-size models")
+    say(f"  {escape(str(path))}   the numbers of this run")
+
+
+def up(settings: Settings) -> None:
+    """Run the web UI (with its daemon) until Ctrl-C, and the endpoint beside it."""
+    say(f"  Endpoint {local_server.ensure_running(settings)}")
+    say(f"  Web UI   http://127.0.0.1:{settings.ui_port}  (Ctrl-C stops both)")
+    command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(settings.ui_port)]
+    process = subprocess.Popen([*command, "-w", str(PROJECT_DIR / "workspace.yaml")], cwd=PROJECT_DIR)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+    finally:
+        local_server.stop(settings.endpoints_dir)
+
+
+def _example_session(settings: Settings) -> list[str]:
+    """Return two products that a golden session of the serving recommender looked at, one after the other."""
+    for entry in _golden(settings, "recommendation"):
+        for events in entry["request"]["sessions"]:
+            skus = list(dict.fromkeys(event["sku"] for event in events if "sku" in event))
+            if len(skus) >= 2:
+                return skus[:2]
+    return _golden(settings, "recommendation")[0]["predictions"][0]["skus"][:2]
+
+
+def _golden(settings: Settings, name: str) -> list[dict[str, Any]]:
+    return json.loads((_serving_bundle(settings, name) / "golden.json").read_text())
+
+
+def _serving_bundle(settings: Settings, name: str) -> Path:
+    from bigger_boat.profiles import endpoint_host
+
+    return endpoint_host(settings).serving_bundle(name)
+
+
+def _write_summary(settings: Settings) -> Path:
+    """Write what serves and how good its candidate was, as Markdown."""
+    index = read_index(settings.landing_dir)
+    events = sum(entry.rows.get("browsing", 0) for entry in index.days.values())
+    lines = ["# Bigger Boat: numbers of the last run", ""]
+    lines += [f"{events:,} events of {len(index.days)} days, {index.first_day} to {index.last_day}.", ""]
+    for name in ("intent", "recommendation"):
+        bundle = json.loads((_serving_bundle(settings, name) / "bundle.json").read_text())
+        info = bundle["info"]
+        lines += [f"## {name}: {bundle['kind']} {bundle['version']}", "", info["candidate"]["reason"], ""]
+        lines += [f"- {check['description']}" for check in info["gate"]]
+        lines += ["", "On the validation days, the candidate beside its baselines:", ""]
+        lines += [*_table(info["metrics"]["validation"]), ""]
+    path = settings.data_dir / SUMMARY_FILE
+    draft = path.with_suffix(".tmp")
+    draft.write_text("\n".join(lines))
+    draft.replace(path)
+    return path
+
+
+def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    rows = {name: row.get("pooled", row) for name, row in scores.items()}
+    columns = [
+        name
+        for name in ("auc", "pr_auc", "log_loss", "calibration_error", "mrr", "hit_rate", "ndcg")
+        if name in next(iter(rows.values()))
+    ]
+    lines = [f"| model | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    return lines + [
+        f"| {name} | " + " | ".join(f"{row[column]:.4f}" for column in columns) + " |" for name, row in rows.items()
+    ]

@@ -1,0 +1,138 @@
+"""The intent task from data set to bundle: fit, evaluate, compare, fit again on all days, golden answers.
+
+What belongs elsewhere: the model (``intent_model.py``), metrics, the gate's rules.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from bigger_boat.data.split_files import read_split
+from bigger_boat.data.vocabulary import SPLITS
+from bigger_boat.ml.bundle import Bundle, write_bundle
+from bigger_boat.ml.gate import Comparison, GateCheck, bootstrap_interval, check_intent_baseline
+from bigger_boat.ml.golden import events_of, golden_examples
+from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
+from bigger_boat.ml.intent_metrics import intent_report, pr_auc
+from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, IntentModel, fit_intent, refit
+from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
+from bigger_boat.ml.recommendation_task import RecommendationTask
+
+KIND = "lstm"
+
+
+class Predicts(Protocol):
+    """Probability of a purchase, float64 (N,), for rows of ``intent_dataset``."""
+
+    def predict(self, sessions: pl.DataFrame) -> np.ndarray: ...
+
+
+class IntentTask:
+    """The task on one data set. ``folder``: a published ``intent_dataset``; ``items``: the sessions for Prod2Vec."""
+
+    name = "intent"
+
+    def __init__(self, folder: Path, items: RecommendationTask | None = None):
+        self.folder = folder
+        self._items = items
+
+    @cached_property
+    def train(self) -> pl.DataFrame:
+        return read_split(self.folder, "train")
+
+    @cached_property
+    def validation(self) -> pl.DataFrame:
+        return read_split(self.folder, "validation")
+
+    @staticmethod
+    def configuration_of(config: IntentConfig, prod2vec: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was chosen before fitting: two bundles of equal configuration differ by their data only."""
+        return {"kind": KIND, "model": asdict(config), "prod2vec": dict(prod2vec)}
+
+    def fit(self, embeddings: ProductEmbeddings, config: IntentConfig) -> tuple[IntentModel, dict[str, Any]]:
+        """Return the model fitted on the training days, and what was chosen on validation."""
+        model = fit_intent(self.train, self.validation, embeddings, config)
+        return model, model.choice.as_dict()
+
+    def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[IntentModel, dict[str, Any]]:
+        """Fit another version's configuration on the training days, embeddings included."""
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in configuration["model"].items()}
+        embeddings = train_prod2vec(self._items.train, Prod2VecConfig(**configuration["prod2vec"]))
+        return self.fit(embeddings, IntentConfig(**values))
+
+    def refit(self, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> IntentModel:
+        """Fit on all days, embeddings included, with the epochs and calibration that were chosen."""
+        embeddings = train_prod2vec(self._items.items(*SPLITS), Prod2VecConfig(**configuration["prod2vec"]))
+        everything = pl.concat([read_split(self.folder, split) for split in SPLITS])
+        return refit(IntentChoice.from_dict(dict(chosen)), everything, embeddings)
+
+    def load(self, bundle: Bundle) -> Predicts:
+        """Return a bundle's model through the graph that serves."""
+        from bigger_boat.ml.saved_intent import SavedIntentModel
+
+        return SavedIntentModel(bundle.saved_model)
+
+    def scores(self, model: Predicts, split: str) -> dict[str, dict]:
+        """Return the report of the model, as ``KIND``, and of the baselines fitted on the training days, on a split."""
+        frame = read_split(self.folder, split)
+        models = {
+            KIND: model,
+            "logistic_regression": logistic_regression(self.train),
+            "base_rate": BaseRate.fit(self.train),
+        }
+        labels, cuts = frame["label"].to_numpy(), frame["cut"].to_numpy()
+        return {name: intent_report(labels, one.predict(frame), cuts).as_dict() for name, one in models.items()}
+
+    @staticmethod
+    def baseline_checks(scores: Mapping[str, Mapping]) -> list[GateCheck]:
+        """Judge ``scores``: the PR-AUC of a constant answer, the base rate, must be beaten."""
+        pooled = scores[KIND]["pooled"]
+        return check_intent_baseline(pooled["pr_auc"], pooled["base_rate"])
+
+    def compare(self, candidate: Predicts, incumbent: Predicts, after: date | None = None) -> Comparison | None:
+        """Compare in PR-AUC on the validation days after ``after``, by whole sessions; None with one class only."""
+        frame = self.validation if after is None else self.validation.filter(pl.col("session_date") > after)
+        labels = frame["label"].to_numpy()
+        if not labels.any() or labels.all():
+            return None
+        new, old = candidate.predict(frame), incumbent.predict(frame)
+
+        def difference(rows: np.ndarray) -> float:
+            return pr_auc(labels[rows], new[rows]) - pr_auc(labels[rows], old[rows])
+
+        sessions = frame.select(pl.struct("session_id", "session_date").rank("dense")).to_series().to_numpy()
+        days = frame["session_date"].n_unique()
+        interval = bootstrap_interval(difference, sessions)
+        return Comparison("PR-AUC", pr_auc(labels, new), pr_auc(labels, old), interval, days)
+
+    def write(self, root: Path, model: IntentModel, info: Mapping[str, Any]) -> Bundle:
+        """Write the bundle under ``root``; golden requests are sessions of the validation days."""
+        from bigger_boat.ml.intent_export import export_intent
+
+        asked = [events_of(*row) for row in self.validation["actions", "skus", "timestamps_ms"].head(40).rows()]
+        return write_bundle(
+            root,
+            name=self.name,
+            kind=KIND,
+            export=lambda directory: export_intent(model, directory),
+            golden=golden_examples(asked, lambda sessions, *_: model.offline_predictions(sessions)),
+            info=dict(info),
+        )
+
+
+def report_rows(scores: Mapping[str, Mapping]) -> list[dict]:
+    """Return a row per model: the pooled scores and the challenge's metric."""
+    return [
+        {
+            "model": name,
+            **{k: v for k, v in each["pooled"].items() if k != "cut"},
+            "micro_f1": each["weighted_micro_f1"],
+        }
+        for name, each in scores.items()
+    ]

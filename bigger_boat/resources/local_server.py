@@ -1,0 +1,117 @@
+"""The local server as a process: start it in the background, find it, stop it, run it in the foreground.
+
+What belongs elsewhere: what the server does (``serving/server.py``), publishing to it (``endpoint_host.py``).
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from bigger_boat.errors import ServerError
+from bigger_boat.serving import client
+from bigger_boat.serving.published import endpoints_id, read_server
+from bigger_boat.settings import Settings
+
+PORTS_TRIED = 20
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 15
+
+
+def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None:
+    """Serve in this process until it is told to stop: all endpoints, or the one bundle."""
+    from bigger_boat.serving.server import run_server
+
+    run_server(
+        None if bundle else settings.endpoints_dir,
+        bundle_dir=bundle,
+        host=host,
+        port=port,
+        allowed_origins=[origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip()],
+        announce=lambda url: print(f"Serving at {url}; stop with Ctrl-C.", flush=True),
+    )
+
+
+def ensure_running(settings: Settings) -> str:
+    """Return the address of this data folder's server; start one in the background where none is up.
+
+    The setting's port is taken if it is free, else the next free one. Raises ServerError with the log if it does not
+    come up.
+    """
+    settings.endpoints_dir.mkdir(parents=True, exist_ok=True)
+    if server := read_server(settings.endpoints_dir):
+        return server["url"]
+    log_path = settings.data_dir / "logs" / "server.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    port = _free_port(settings.port)
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bigger_boat.cli", "serve", "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if server := read_server(settings.endpoints_dir):
+            return server["url"]
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    tail = log_path.read_text(errors="replace")[-2000:]
+    raise ServerError(f"The endpoint's server did not start on port {port}:\n{tail}", f"See {log_path}.")
+
+
+def running_url(settings: Settings) -> str:
+    """Return the address of this data folder's server. Raises ServerError where none is up."""
+    server = read_server(settings.endpoints_dir)
+    if server is None:
+        raise ServerError("No server of this data folder is up.", "Start it: bigger-boat serve, or make up.")
+    return server["url"]
+
+
+def wait_until_ready(settings: Settings, timeout_s: float = 120) -> str:
+    """Wait until the server has loaded what is published; return its address."""
+    url = running_url(settings)
+    client.wait_until_up(url, timeout_s, endpoints_id=endpoints_id(settings.endpoints_dir))
+    return url
+
+
+def ask(url: str, **query: str | None) -> Mapping[str, Any]:
+    """Ask the public API: ``x`` (actions) or ``session`` (SKUs)."""
+    return client.ask(url, "/predict?" + urlencode({name: value for name, value in query.items() if value is not None}))
+
+
+def stop(endpoints_dir: Path) -> int | None:
+    """End the server of this folder and wait for its end; return its process id, None where none was up."""
+    server = read_server(endpoints_dir)
+    if server is None:
+        return None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(server["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while read_server(endpoints_dir) is not None:
+        if time.monotonic() > deadline:
+            raise ServerError(f"The server (process {server['pid']}) does not stop.", f"End it: kill {server['pid']}")
+        time.sleep(0.1)
+    return server["pid"]
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise ServerError(
+        f"No port from {first} to {first + PORTS_TRIED - 1} is free.", "Set BIGGER_BOAT_PORT to a free one."
+    )
