@@ -53,7 +53,7 @@ def export_intent(model: IntentModel, directory: Path) -> None:
 
 
 class SavedIntentModel:
-    """An exported model on the rows of ``intent_dataset``: what a served version would answer, through its own graph."""
+    """An exported model on rows of ``intent_dataset``: what a served version answers, through its own graph."""
 
     def __init__(self, directory: Path):
         import tensorflow as tf
