@@ -12,12 +12,23 @@ from pathlib import Path
 
 import polars as pl
 
-from bigger_boat.data.landing_days import DaySpool, WrittenFile, write_sorted
+from bigger_boat.data.landing_days import DaySpool, SortOrder, WrittenFile, write_sorted
 from bigger_boat.data.landing_index import CATALOG, EVENT_TABLES, UNKNOWN_DAY
 from bigger_boat.data.landing_store import Progress, StagedFile, commit, landing_lock
-from bigger_boat.data.source_files import SourceFile, find_source_files, read_batches
+from bigger_boat.data.source_batches import read_batches
+from bigger_boat.data.source_columns import SCHEMAS
+from bigger_boat.data.source_files import SourceFile, find_source_files
 from bigger_boat.data.source_rows import torn_rows, validate
 from bigger_boat.errors import LandingError
+
+TIME = pl.col("server_timestamp_epoch_ms")
+ORDERS = {
+    # a detail and the pageview that doubles it share their time: the flag tells them apart without comparing text
+    "browsing": SortOrder(TIME * 2 + (pl.col("event_type") == "pageview"), tuple(SCHEMAS["browsing"])),
+    "search": SortOrder(TIME, tuple(SCHEMAS["search"])),
+    "catalog": SortOrder(pl.col("product_sku_hash"), tuple(SCHEMAS["catalog"])),
+}
+REJECT_ORDER = SortOrder(pl.col("raw"), ("reason", "day"), ignored=("file", "line"))
 
 
 @dataclass
@@ -35,7 +46,7 @@ class FileReport:
 
 @dataclass
 class LandingReport:
-    """What a landing did. ``days_changed`` holds the days whose files in force changed; ``catalog`` may be among them."""
+    """What a landing did. ``days_changed``: whose files in force changed; ``catalog`` may be among them."""
 
     files: list[FileReport] = field(default_factory=list)
     days_changed: list[str] = field(default_factory=list)
@@ -71,12 +82,13 @@ def land(
 ) -> LandingReport:
     """Land a directory, a .zip or a file in the landing zone ``root``, and return what was read, landed and rejected.
 
-    Adds to what is there; the same rows again, in any order, change nothing. ``replace=(first, last)`` makes the source's
-    tables supersede this producer's files on every day of the range. ``shift_weeks`` moves all times. ``progress`` is called
-    with a sentence, what is done and the total (bytes, or days). ``now`` (aware) judges times in the future.
+    Adds to what is there; the same rows again, in any order, change nothing. ``replace=(first, last)`` makes the
+    source's tables supersede this producer's files on every day of the range. ``shift_weeks`` moves all times.
+    ``progress`` is called with a sentence, what is done and the total (bytes, or days). ``now`` (aware) tells which
+    times are in the future.
 
-    Raises LandingError, with the report as ``error.report``, if a file cannot be landed: nothing of that file has landed
-    then, while the others have. Killed at any time, it leaves the landing zone as it was, and landing again ends the same.
+    Raises LandingError, with the report as ``error.report``, if a file cannot be landed: nothing of that file has
+    landed then, the others have. Killed at any time, it leaves the zone as it was, and landing again ends the same.
     """
     _check_arguments(producer, replace, now)
     report = LandingReport()
@@ -135,7 +147,7 @@ def _split(
     no_day = CATALOG if file.table == CATALOG else UNKNOWN_DAY
     good, bad = DaySpool(workdir / "good", no_day), DaySpool(workdir / "bad", no_day)
     for batch in read_batches(file, workdir):
-        rows = validate(file.table, batch.rows, batch.lines, file.name, shift_weeks, now)
+        rows = validate(file.table, batch, file.name, shift_weeks, now)
         rejects = pl.concat([rows.bad, torn_rows(batch.torn, file.name)]) if batch.torn else rows.bad
         report.read += batch.rows.height + len(batch.torn)
         report.landed += rows.good.height
@@ -165,8 +177,8 @@ def _write_days(
     def write(day: str) -> WrittenFile:
         path = workdir / f"{'bad' if rejected else 'good'}-{day}.parquet"
         if rejected:
-            return write_sorted(spool.take(day), path, order=("reason", "raw"), ignore=("line", "file"), count="reason")
-        return write_sorted(spool.take(day), path)
+            return write_sorted(spool, day, path, REJECT_ORDER, count="reason")
+        return write_sorted(spool, day, path, ORDERS[table])
 
     staged = []
     with ThreadPoolExecutor(2) as pool:

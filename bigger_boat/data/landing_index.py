@@ -5,8 +5,8 @@ Standard library only, because ``partitions.py`` reads the index at import. What
 
 Layout under the landing root::
 
-    index.json                                   current version, fingerprints and counts of every day; its rename commits
-    _manifests/2026-01-31/000002.json            append-only versions of one day: a time, and the files in force
+    index.json                               current version, fingerprints and counts of every day; its rename commits
+    _manifests/2026-01-31/000002.json        append-only versions of one day: a time, and the files in force
     browsing/date=2026-01-31/land-<digest>.parquet     search/date=.../     catalog/land-<digest>.parquet
     _rejected/browsing/date=2026-01-31/land-<digest>.parquet     (date=unknown where the time itself is at fault)
 
@@ -34,8 +34,8 @@ STAGING = "_staging"
 class DayEntry:
     """The current version of one day (or of the catalog).
 
-    ``fingerprint`` changes exactly when the files in force do; ``fingerprints`` tells the tables apart ("" where a table
-    never had a file). ``rows`` counts rows in force per table and, under ``rejected``, the rows kept out.
+    ``fingerprint`` changes exactly when the files in force do; ``fingerprints`` tells the tables apart. ``rows`` counts
+    rows in force per table and, under ``rejected``, the rows kept out; ``reasons`` says why.
     """
 
     version: int
@@ -53,7 +53,7 @@ class DayEntry:
 
 @dataclass(frozen=True)
 class LandingIndex:
-    """What is in force. ``days`` are the days that landed, in order; a day emptied by a replacement stays, with 0 rows."""
+    """What is in force. ``days`` are the days that landed, in order; one emptied by a replacement stays, with 0 rows."""
 
     days: Mapping[str, DayEntry] = field(default_factory=dict)
     catalog: DayEntry | None = None
@@ -126,7 +126,7 @@ def read_index(root: Path) -> LandingIndex:
 
 
 def read_manifest(root: Path, part: str, version: int) -> Manifest:
-    """Return one version of the manifest of a day, of ``catalog`` or of ``unknown``. Raises LandingError if it is not there."""
+    """Return a version of the manifest of a day, of ``catalog`` or of ``unknown``; LandingError if it is not there."""
     path = manifest_path(root, part, version)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -145,7 +145,7 @@ def current_manifest(root: Path, part: str, index: LandingIndex | None = None) -
 
 
 def files_for(root: Path, table: str, day: object, index: LandingIndex | None = None) -> list[Path]:
-    """Return the Parquet files in force of ``browsing`` or ``search`` on a day (a date or ``YYYY-MM-DD``), oldest first."""
+    """Return the files in force of ``browsing`` or ``search`` on a day (a date or ``YYYY-MM-DD``), oldest first."""
     if table not in EVENT_TABLES:
         raise ValueError(f"table must be one of {EVENT_TABLES}, not {table!r}")
     return _paths(root, current_manifest(root, str(day), index), table)

@@ -1,7 +1,7 @@
 """Writing the landing zone: its lock, immutable files, manifest versions, and the index whose rename is the commit.
 
-Knows files, not their content; whoever lands something (``landing.py``, event collection) stages complete files here and
-commits them. What belongs elsewhere: reading (``landing_index.py``), validation and splitting by day.
+Knows files, not their content; whoever lands something (``landing.py``, event collection) stages complete files here
+and commits them. What belongs elsewhere: reading (``landing_index.py``), validation and splitting by day.
 """
 
 import fcntl
@@ -58,8 +58,8 @@ class StagedFile:
 def landing_lock(root: Path, progress: Progress | None = None) -> Iterator[Path]:
     """Hold the landing zone for writing; yield an empty staging directory that goes away afterwards.
 
-    Waits while another process lands, and says so through ``progress``. Whoever holds the lock is the only writer, so what
-    lies in the staging area then was left by a process that died, and is removed.
+    Waits while another process lands, and says so through ``progress``. Whoever holds the lock is the only writer, so
+    what lies in the staging area then was left by a process that died, and is removed.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)

@@ -1,86 +1,56 @@
 """What a row of the source must look like: vectorised validation into typed rows and rejected ones.
 
-What belongs elsewhere: reading files (``source_files.py``), sorting, writing and counting (``landing*.py``).
+What belongs elsewhere: columns (``source_columns.py``), reading files (``source_batches.py``), sorting, writing and
+counting (``landing*.py``).
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
 import polars as pl
 
-VECTOR_LENGTH = 50
-LONGEST_CELL = 1 << 20
-LONGEST_ID = 128
+from bigger_boat.data.source_batches import Batch
+from bigger_boat.data.source_columns import (
+    LONGEST_CELL,
+    LONGEST_ID,
+    REJECT_SCHEMA,
+    SCHEMAS,
+    VECTOR_LENGTH,
+    WIRE_COLUMNS,
+)
+
 RAW_CELL = 500
 """Characters of each cell that a rejected row keeps."""
 
-EARLIEST_MS = 946_684_800_000  # 2000-01-01; real shops' rows are later, epoch seconds read as milliseconds are earlier
-LATEST_SECONDS = 100_000_000_000
+EARLIEST_MS = 946_684_800_000  # 2000-01-01: earlier times are not a shop's
+LATEST_SECONDS = 100_000_000_000  # what is smaller is a time in seconds until the year 5138
 CLOCK_SKEW = timedelta(minutes=10)
+WEEK_MS = 7 * 86_400_000
 EVENT_TYPES = ("pageview", "event_product")
 PRODUCT_ACTIONS = ("detail", "add", "remove", "purchase")
-MISSING = ("", "nan", "NaN", "None", "null", "NULL", "NA", "<NA>")
-"""What tools write for a missing cell."""
+TIME = "server_timestamp_epoch_ms"
+GIVEN_TIME = "given_ms"
 
-WEEK_MS = 7 * 86_400_000
-RAW_TIME = "raw_server_timestamp_epoch_ms"
 VECTOR = pl.List(pl.Float32)
 CONTROL_CHARACTER = r"[\x00-\x1f\x7f]"
 URL_IS_MALFORMED = r"[\s\x00-\x1f\x7f'\"<>]"
 ID_IS_MALFORMED = r"[\s\x00-\x1f\x7f,'\"\[\]{}<>]"
-TEXT_LIST = r"""^\s*\[\s*(?:(?:'[^\s'",\[\]]+'|"[^\s'",\[\]]+")(?:\s*,\s*(?:'[^\s'",\[\]]+'|"[^\s'",\[\]]+"))*)?\s*,?\s*\]\s*$"""
-TEXT_LIST_ITEM = r"""[^\s'",\[\]]+"""
-
-SCHEMAS: dict[str, dict[str, pl.DataType]] = {
-    "browsing": {
-        "session_id_hash": pl.String(),
-        "event_type": pl.String(),
-        "product_action": pl.String(),
-        "product_sku_hash": pl.String(),
-        "server_timestamp_epoch_ms": pl.Int64(),
-        "hashed_url": pl.String(),
-        "event_id": pl.String(),
-        "request_id": pl.String(),
-    },
-    "search": {
-        "session_id_hash": pl.String(),
-        "query_vector": pl.List(pl.Float32),
-        "clicked_skus_hash": pl.List(pl.String),
-        "product_skus_hash": pl.List(pl.String),
-        "server_timestamp_epoch_ms": pl.Int64(),
-        "event_id": pl.String(),
-        "request_id": pl.String(),
-    },
-    "catalog": {
-        "product_sku_hash": pl.String(),
-        "description_vector": pl.List(pl.Float32),
-        "category_hash": pl.String(),
-        "image_vector": pl.List(pl.Float32),
-        "price_bucket": pl.Int64(),
-    },
-}
-"""The columns of landed Parquet files, in order; all but session, event type, time and the catalog's SKU may be null."""
-
-REJECT_SCHEMA = {
-    "file": pl.String(),
-    "line": pl.Int64(),
-    "reason": pl.String(),
-    "day": pl.String(),
-    "raw": pl.String(),
-}
+NOT_IN_IDS = "spaces, commas, quotes, brackets or control characters"
+LIST_ITEM = r"""[^\s'",\[\]{}<>\x00-\x1f\x7f]+"""
+QUOTED_ITEM = f"""(?:'{LIST_ITEM}'|"{LIST_ITEM}")"""
+TEXT_LIST = rf"^\s*\[\s*(?:{QUOTED_ITEM}(?:\s*,\s*{QUOTED_ITEM})*\s*,?)?\s*\]\s*$"
 
 REASONS = {
     "wrong_number_of_cells": "the row has more or fewer cells than the header: check quotes and commas",
     "cell_too_long": f"a cell has more than {LONGEST_CELL:,} characters: look for a quotation mark that is not closed",
     "session_id_missing": "every event needs a session id",
-    "session_id_malformed": f"ids have up to {LONGEST_ID} characters, without spaces, commas, quotes or control characters",
+    "session_id_malformed": f"ids have up to {LONGEST_ID} characters and no {NOT_IN_IDS}",
     "event_type_unknown": f"event_type must be one of {', '.join(EVENT_TYPES)}",
     "product_action_unknown": f"product_action must be one of {', '.join(PRODUCT_ACTIONS)}, or empty for a pageview",
     "product_action_missing": "an event_product needs a product_action",
     "product_action_on_pageview": "a pageview has no product_action",
     "product_missing": "an event_product needs a product_sku_hash",
-    "product_malformed": f"SKUs have up to {LONGEST_ID} characters, without spaces, commas, quotes or control characters",
+    "product_malformed": f"SKUs have up to {LONGEST_ID} characters and no {NOT_IN_IDS}",
     "url_malformed": "a hashed_url has no spaces, quotes or control characters",
     "event_id_malformed": "event_id and request_id are ids or empty",
     "timestamp_missing": "server_timestamp_epoch_ms is empty",
@@ -108,23 +78,22 @@ class Validated:
     bad: pl.DataFrame
 
 
-def validate(
-    table: str, rows: pl.DataFrame, lines: np.ndarray, file: str, shift_weeks: int, now: datetime
-) -> Validated:
-    """Split source rows into typed good ones and rejected ones; every row is in exactly one of the two.
+def validate(table: str, batch: Batch, file: str, shift_weeks: int, now: datetime) -> Validated:
+    """Split a batch into typed good rows and rejected ones; every row is in exactly one of the two.
 
-    ``rows`` are the source's columns as text (or as Parquet typed them), ``lines`` their line numbers, ``file`` is what
-    rejects call their source. Timestamps move by ``shift_weeks`` and are checked after that against ``now``.
+    ``file`` is what rejects call their source. Times move by ``shift_weeks`` and are then checked against ``now``.
     """
-    raw = rows.rename({name: _raw_name(name) for name in rows.columns})
-    typed = raw.with_columns(*_typed_columns(table, raw.schema, shift_weeks))
-    day = pl.lit(None, pl.String) if table == "catalog" else _day(pl.col("server_timestamp_epoch_ms"))
-    checked = typed.with_columns(day.alias("day"), _reason(_faults(table, raw.schema, now)).alias("reason"))
-    is_bad = checked["reason"].is_not_null()
+    raw = batch.rows.rename({name: _raw_name(name) for name in batch.rows.columns})
+    if table != "catalog":
+        raw = raw.with_columns(_whole_numbers(batch.rows[TIME]).alias(GIVEN_TIME))
+    typed = raw.with_columns(*_typed_columns(table, raw, shift_weeks))
+    day = pl.lit(None, pl.String) if table == "catalog" else pl.from_epoch(TIME, time_unit="ms").dt.date()
+    checked = typed.with_columns(day.alias("day"), _reason(_faults(table, batch, now)).alias("reason"))
     columns = [*SCHEMAS[table], "day"]
-    if not is_bad.any():
+    if checked["reason"].null_count() == checked.height:
         return Validated(checked.select(columns), pl.DataFrame(schema=REJECT_SCHEMA))
-    rejects = _rejects(rows.filter(is_bad), checked.filter(is_bad), lines[is_bad.to_numpy()], file)
+    is_bad = checked["reason"].is_not_null()
+    rejects = _rejects(batch, is_bad, checked.filter(is_bad), file)
     return Validated(checked.filter(~is_bad).select(columns), rejects)
 
 
@@ -144,37 +113,40 @@ def _raw_name(name: str) -> str:
     return f"raw_{name}"
 
 
-def _typed_columns(table: str, schema: pl.Schema, shift_weeks: int) -> list[pl.Expr]:
+def _typed_columns(table: str, raw: pl.DataFrame, shift_weeks: int) -> list[pl.Expr]:
     typed = []
     for name, wanted in SCHEMAS[table].items():
-        raw, came = pl.col(_raw_name(name)), schema.get(_raw_name(name), pl.Null())
+        cell, came = pl.col(_raw_name(name)), raw.schema.get(_raw_name(name), pl.Null())
         if came == pl.Null:
             column = pl.lit(None, wanted)
-        elif name == "server_timestamp_epoch_ms":
-            column = _whole_number(raw, came) + shift_weeks * WEEK_MS
+        elif name == TIME:
+            column = pl.col(GIVEN_TIME) + shift_weeks * WEEK_MS
         elif wanted == pl.Int64:
-            column = _whole_number(raw, came)
-        elif wanted == pl.List(pl.Float32):
-            column = _vector(raw, came)
+            column = pl.lit(_whole_numbers(raw[_raw_name(name)]))
+        elif wanted == VECTOR:
+            column = _vector(cell, came)
         elif wanted == pl.List(pl.String):
-            column = _text_list(raw, came)
+            column = _text_list(cell, came)
         else:
-            text = raw.cast(pl.String)
-            column = pl.when(~text.is_in(MISSING)).then(text)
+            column = cell.cast(pl.String)
         typed.append(column.alias(name))
     return typed
 
 
-def _whole_number(raw: pl.Expr, came: pl.DataType) -> pl.Expr:
-    """Int64 where the cell is a whole number (``3`` or ``3.0``), else null."""
-    if came.is_integer():
-        return raw.cast(pl.Int64, strict=False)
-    if came.is_temporal():
-        return raw.cast(pl.Datetime("ms")).cast(pl.Int64)
-    text = raw.str.strip_chars() if came == pl.String else raw
-    number = text.cast(pl.Float64, strict=False)
-    exact = pl.when((number == number.floor()) & (number.abs() < 2**53)).then(number.cast(pl.Int64, strict=False))
-    return pl.coalesce(text.cast(pl.Int64, strict=False), exact) if came == pl.String else exact
+def _whole_numbers(cells: pl.Series) -> pl.Series:
+    """Int64 where a cell is a whole number (``3`` or ``3.0``) or a timestamp, else null."""
+    if cells.dtype.is_temporal():
+        return cells.cast(pl.Datetime("ms")).cast(pl.Int64)
+    if not cells.dtype.is_float():
+        numbers = cells.cast(pl.Int64, strict=False)
+        if numbers.null_count() == cells.null_count():
+            return numbers
+        cells = cells.cast(pl.String).str.strip_chars()
+    number = pl.col("cell").cast(pl.Float64, strict=False)
+    is_whole = (number == number.floor()) & (number.abs() < 2**53)
+    whole = pl.when(is_whole).then(number.cast(pl.Int64, strict=False))
+    exact = pl.col("cell").cast(pl.Int64, strict=False) if cells.dtype == pl.String else pl.lit(None, pl.Int64)
+    return pl.DataFrame({"cell": cells}).select(pl.coalesce(exact, whole).alias("cell"))["cell"]
 
 
 def _vector(raw: pl.Expr, came: pl.DataType) -> pl.Expr:
@@ -185,132 +157,118 @@ def _vector(raw: pl.Expr, came: pl.DataType) -> pl.Expr:
         items = numbers.str.strip_chars("[]").str.replace_all(r"\s", "").str.split(",").cast(VECTOR, strict=False)
     else:
         in_brackets, items = pl.lit(True), raw.cast(VECTOR, strict=False)
-    is_whole = (items.list.len() == VECTOR_LENGTH) & items.list.eval(
-        pl.element().is_finite().fill_null(False)
-    ).list.all()
-    return pl.when(in_brackets & is_whole).then(items)
+    is_finite = items.list.eval(pl.element().is_finite().fill_null(False)).list.all()
+    return pl.when(in_brackets & (items.list.len() == VECTOR_LENGTH) & is_finite).then(items)
 
 
 def _text_list(raw: pl.Expr, came: pl.DataType) -> pl.Expr:
     """List of SKUs where the cell is a Python or JSON list of them, else null."""
     if came == pl.String:
-        return pl.when(raw.str.contains(TEXT_LIST)).then(raw.str.extract_all(TEXT_LIST_ITEM))
+        return pl.when(raw.str.contains(TEXT_LIST)).then(raw.str.extract_all(LIST_ITEM))
     items = raw.cast(pl.List(pl.String), strict=False)
     is_fine = items.list.eval(pl.element().is_not_null() & ~pl.element().str.contains(ID_IS_MALFORMED)).list.all()
     return pl.when(is_fine).then(items)
 
 
-def _faults(table: str, schema: pl.Schema, now: datetime) -> dict[str, pl.Expr]:
+def _faults(table: str, batch: Batch, now: datetime) -> dict[str, pl.Expr]:
     """Return reason -> where a row has it; the first that holds is the row's reason."""
-    text = [pl.col(name) for name, came in schema.items() if came == pl.String]
-    too_long = (
-        {"cell_too_long": pl.any_horizontal([cell.str.len_bytes() > LONGEST_CELL for cell in text])} if text else {}
-    )
-    return {**too_long, **{"browsing": _browsing, "search": _search, "catalog": _catalog}[table](schema, now)}
+    text = [pl.col(_raw_name(name)) for name, came in batch.rows.schema.items() if came == pl.String]
+    too_long = pl.any_horizontal([cell.str.len_bytes() > LONGEST_CELL for cell in text])
+    first = {"cell_too_long": too_long} if batch.longest_cell > LONGEST_CELL else {}
+    return {**first, **{"browsing": _browsing, "search": _search, "catalog": _catalog}[table](batch, now)}
 
 
-def _browsing(schema: pl.Schema, now: datetime) -> dict[str, pl.Expr]:
-    is_product = pl.col("event_type") == "event_product"
-    action, sku, url = pl.col("product_action"), pl.col("product_sku_hash"), pl.col("hashed_url")
+def _browsing(batch: Batch, now: datetime) -> dict[str, pl.Expr]:
+    event_type, action = pl.col("event_type"), pl.col("product_action")
+    is_product, is_pageview = event_type == "event_product", event_type == "pageview"
     return {
-        **_session_faults(),
-        "event_type_unknown": ~pl.col("event_type").is_in(EVENT_TYPES).fill_null(False),
-        **_time_faults(schema, now),
+        **_id_faults(batch, "session_id_hash", "session_id"),
+        "event_type_unknown": ~(is_product | is_pageview).fill_null(False),
+        **_time_faults(now),
         "product_action_unknown": ~action.is_in(PRODUCT_ACTIONS),
         "product_action_missing": is_product & action.is_null(),
-        "product_action_on_pageview": ~is_product & action.is_not_null(),
-        "product_missing": is_product & sku.is_null(),
-        "product_malformed": _is_malformed(sku),
-        "url_malformed": url.str.contains(URL_IS_MALFORMED),
-        **_wire_id_faults(schema),
+        "product_action_on_pageview": is_pageview & action.is_not_null(),
+        "product_missing": is_product & pl.col("product_sku_hash").is_null(),
+        **_malformed(batch, "product_sku_hash", "product"),
+        **_text_faults(batch, "hashed_url", "url", URL_IS_MALFORMED),
+        **_wire_faults(batch),
     }
 
 
-def _search(schema: pl.Schema, now: datetime) -> dict[str, pl.Expr]:
+def _search(batch: Batch, now: datetime) -> dict[str, pl.Expr]:
     return {
-        **_session_faults(),
-        **_time_faults(schema, now),
-        "query_vector_invalid": _was_given("query_vector", schema),
-        "clicked_skus_invalid": _was_given("clicked_skus_hash", schema),
-        "product_skus_invalid": _was_given("product_skus_hash", schema),
-        **_wire_id_faults(schema),
+        **_id_faults(batch, "session_id_hash", "session_id"),
+        **_time_faults(now),
+        "query_vector_invalid": _is_lost("query_vector"),
+        "clicked_skus_invalid": _is_lost("clicked_skus_hash"),
+        "product_skus_invalid": _is_lost("product_skus_hash"),
+        **_wire_faults(batch),
     }
 
 
-def _catalog(schema: pl.Schema, _now: datetime) -> dict[str, pl.Expr]:
-    sku = pl.col("product_sku_hash")
+def _catalog(batch: Batch, _now: datetime) -> dict[str, pl.Expr]:
     return {
-        "product_missing": sku.is_null(),
-        "product_malformed": _is_malformed(sku),
-        "description_vector_invalid": _was_given("description_vector", schema),
-        "image_vector_invalid": _was_given("image_vector", schema),
-        "category_malformed": pl.col("category_hash").str.contains(CONTROL_CHARACTER),
-        "price_bucket_invalid": _was_given("price_bucket", schema) | (pl.col("price_bucket") < 0),
+        **_id_faults(batch, "product_sku_hash", "product"),
+        "description_vector_invalid": _is_lost("description_vector"),
+        "image_vector_invalid": _is_lost("image_vector"),
+        **_text_faults(batch, "category_hash", "category", CONTROL_CHARACTER),
+        "price_bucket_invalid": _is_lost("price_bucket") | (pl.col("price_bucket") < 0),
     }
 
 
-def _session_faults() -> dict[str, pl.Expr]:
-    session = pl.col("session_id_hash")
-    return {"session_id_missing": session.is_null(), "session_id_malformed": _is_malformed(session)}
-
-
-def _wire_id_faults(schema: pl.Schema) -> dict[str, pl.Expr]:
-    ids = [name for name in ("event_id", "request_id") if _raw_name(name) in schema]
-    return {"event_id_malformed": pl.any_horizontal([_is_malformed(pl.col(name)) for name in ids])} if ids else {}
-
-
-def _time_faults(schema: pl.Schema, now: datetime) -> dict[str, pl.Expr]:
+def _time_faults(now: datetime) -> dict[str, pl.Expr]:
     """The time as it was given tells seconds from milliseconds; the shifted one tells whether it is in the future."""
-    ms = pl.col("server_timestamp_epoch_ms")
-    given = _whole_number(pl.col(RAW_TIME), schema[RAW_TIME])
     latest_ms = int((now + CLOCK_SKEW).timestamp() * 1000)
     return {
-        "timestamp_missing": _is_missing(RAW_TIME, schema),
-        "timestamp_not_a_number": ms.is_null(),
-        "timestamp_negative": given < 0,
-        "timestamp_in_seconds": given < LATEST_SECONDS,
-        "timestamp_too_early": ms < EARLIEST_MS,
-        "timestamp_in_future": ms > latest_ms,
+        "timestamp_missing": pl.col(_raw_name(TIME)).is_null(),
+        "timestamp_not_a_number": pl.col(GIVEN_TIME).is_null(),
+        "timestamp_negative": pl.col(GIVEN_TIME) < 0,
+        "timestamp_in_seconds": pl.col(GIVEN_TIME) < LATEST_SECONDS,
+        "timestamp_too_early": pl.col(TIME) < EARLIEST_MS,
+        "timestamp_in_future": pl.col(TIME) > latest_ms,
     }
 
 
-def _is_malformed(column: pl.Expr) -> pl.Expr:
-    return (column.str.len_bytes() > LONGEST_ID) | column.str.contains(ID_IS_MALFORMED)
+def _id_faults(batch: Batch, name: str, called: str) -> dict[str, pl.Expr]:
+    return {f"{called}_missing": pl.col(name).is_null(), **_malformed(batch, name, called)}
 
 
-def _was_given(name: str, schema: pl.Schema) -> pl.Expr:
-    """True where the cell holds something, yet the typed column is null: it could not be read as that type."""
-    return pl.col(name).is_null() & ~_is_missing(_raw_name(name), schema)
+def _malformed(batch: Batch, name: str, called: str) -> dict[str, pl.Expr]:
+    too_long = pl.col(name).str.len_bytes() > LONGEST_ID
+    return {reason: fault | too_long for reason, fault in _text_faults(batch, name, called, ID_IS_MALFORMED).items()}
 
 
-def _is_missing(raw_name: str, schema: pl.Schema) -> pl.Expr:
-    raw = pl.col(raw_name)
-    if schema[raw_name] == pl.String:
-        return raw.is_null() | raw.is_in(MISSING)
-    return raw.is_null() | raw.is_nan() if schema[raw_name].is_float() else raw.is_null()
+def _text_faults(batch: Batch, name: str, called: str, pattern: str) -> dict[str, pl.Expr]:
+    """Nothing to ask of a column whose bytes were all seen to be plain."""
+    return {} if name in batch.plain else {f"{called}_malformed": pl.col(name).str.contains(pattern)}
+
+
+def _wire_faults(batch: Batch) -> dict[str, pl.Expr]:
+    names = [name for name in WIRE_COLUMNS if name in batch.rows.columns and name not in batch.plain]
+    faults = [fault for name in names for fault in _malformed(batch, name, "event_id").values()]
+    return {"event_id_malformed": pl.any_horizontal(faults)} if faults else {}
+
+
+def _is_lost(name: str) -> pl.Expr:
+    """True where the cell holds something that could not be read as the column's type."""
+    return pl.col(name).is_null() & pl.col(_raw_name(name)).is_not_null()
 
 
 def _reason(faults: dict[str, pl.Expr]) -> pl.Expr:
     return pl.coalesce([pl.when(fault).then(pl.lit(name)) for name, fault in faults.items()])
 
 
-def _day(milliseconds: pl.Expr) -> pl.Expr:
-    return pl.from_epoch(milliseconds, time_unit="ms").dt.date()
-
-
-def _rejects(rows: pl.DataFrame, checked: pl.DataFrame, lines: np.ndarray, file: str) -> pl.DataFrame:
-    time_is_known = ~checked["reason"].str.starts_with("timestamp_")
-    day = pl.col("day").cast(pl.String)
+def _rejects(batch: Batch, is_bad: pl.Series, checked: pl.DataFrame, file: str) -> pl.DataFrame:
     cells = [
-        pl.col(name).cast(pl.String, strict=False).str.slice(0, RAW_CELL) if came == pl.String else pl.col(name)
-        for name, came in rows.schema.items()
+        pl.col(name).str.slice(0, RAW_CELL) if came == pl.String else pl.col(name)
+        for name, came in batch.rows.schema.items()
     ]
-    return pl.DataFrame(
-        {
-            "file": pl.Series([file]).new_from_index(0, rows.height),
-            "line": pl.Series(lines, dtype=pl.Int64),
-            "reason": checked["reason"],
-            "day": checked.select(pl.when(time_is_known).then(day))["day"],
-            "raw": rows.select(pl.struct(cells).struct.json_encode().alias("raw"))["raw"],
-        }
+    raw = batch.rows.filter(is_bad).select(pl.struct(cells).struct.json_encode().alias("raw"))
+    is_dated = ~pl.col("reason").str.starts_with("timestamp_")
+    return checked.select(
+        pl.lit(file).alias("file"),
+        pl.Series("line", batch.lines[is_bad.to_numpy()], pl.Int64),
+        "reason",
+        pl.when(is_dated).then(pl.col("day").cast(pl.String)).alias("day"),
+        raw["raw"],
     )

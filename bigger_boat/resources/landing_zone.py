@@ -1,4 +1,4 @@
-"""The landing zone as a Dagster resource: where it is, and what is in force there. Reads only; landing is ``data.landing.land``."""
+"""The landing zone as a Dagster resource: where it is, and what is in force. Reads only; ``data.landing`` lands."""
 
 from datetime import date
 from pathlib import Path
@@ -28,7 +28,7 @@ class LandingZone(dg.ConfigurableResource):
         return landing_index.files_for(self.root, table, day)
 
     def files_by_day(self, table: str, days: list[str]) -> dict[str, list[str]]:
-        """Return the files in force of each day as strings; a day without files has an empty list, so that a load clears it."""
+        """Return the files in force of each day as strings; an empty list where there are none, so that a load clears it."""
         index = self.index()
         return {day: [str(path) for path in landing_index.files_for(self.root, table, day, index)] for day in days}
 

@@ -1,0 +1,188 @@
+"""Reading the rows of a source file in bounded batches.
+
+A fault of the file itself (unreadable, truncated, wrong header, not UTF-8) is a LandingError that names the file and,
+where it can be known, the line. What belongs elsewhere: what a row must look like (``source_rows.py``).
+"""
+
+import zipfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from bigger_boat.data.byte_scan import holds_plain_ids, longest_cell
+from bigger_boat.data.read_ahead import read_ahead
+from bigger_boat.data.source_columns import LONGEST_ID, MISSING, OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from bigger_boat.data.source_files import SourceFile, open_bytes
+from bigger_boat.data.utf8 import first_line_that_is_not_utf8
+from bigger_boat.errors import LandingError
+
+BLOCK_BYTES = 16 << 20
+"""How much of a CSV is parsed at once; a row longer than that is a fault of the file."""
+PARQUET_ROWS = 100_000
+LONGEST_TORN_ROW = 1000
+
+
+@dataclass
+class Batch:
+    """Rows with their line numbers (the header is line 1; Parquet's rows count from 1), and rows that were torn.
+
+    Missing cells are null, however the file writes them. A torn row has more or fewer cells than the header.
+    ``plain`` names the columns that surely hold plain ids only, ``longest_cell`` the most bytes any text cell has.
+    """
+
+    rows: pl.DataFrame
+    lines: np.ndarray
+    torn: list[tuple[int, str]] = field(default_factory=list)
+    plain: frozenset[str] = frozenset()
+    longest_cell: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+def read_batches(file: SourceFile, workdir: Path) -> Iterator[Batch]:
+    """Yield a file's rows in order, a bounded number at a time, parsed one batch ahead.
+
+    CSV cells come as strings, Parquet's as they are typed. ``workdir`` takes a Parquet file out of its .zip.
+    Raises LandingError for every fault of the file.
+    """
+    read = _read_parquet if file.name.endswith(".parquet") else _read_csv
+    try:
+        yield from read_ahead(read(file, workdir))
+    except LandingError:
+        raise
+    except PermissionError as error:
+        raise LandingError(f"{file.label} may not be read by this user.", "Grant read permission.") from error
+    except (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        NotImplementedError,
+        pa.ArrowException,
+        ValueError,
+    ) as error:
+        raise _file_fault(file, error) from error
+
+
+def _read_csv(file: SourceFile, _workdir: Path) -> Iterator[Batch]:
+    torn: deque[tuple[int, str]] = deque()
+    with ExitStack() as stack:
+        stream, _, _ = open_bytes(file, stack)
+        wanted = _wanted_columns(file, _open_csv(stream, torn).schema.names)
+    torn.clear()
+    rows_before, torn_lines = 0, []
+    with ExitStack() as stack:
+        stream, position, total = open_bytes(file, stack)
+        for record_batch in stack.enter_context(_open_csv(stream, torn, wanted)):
+            torn_now = [torn.popleft() for _ in range(len(torn))]
+            torn_lines += [line for line, _ in torn_now]
+            lines = _lines(rows_before, record_batch.num_rows, torn_lines)
+            rows_before += record_batch.num_rows
+            yield _batch(record_batch, lines, torn_now, position(), total)
+    if torn:
+        no_rows = pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in wanted]))
+        yield _batch(no_rows, np.empty(0, np.int64), list(torn), total, total)
+
+
+def _open_csv(stream, torn: deque, wanted: list[str] | None = None) -> pa.csv.CSVStreamingReader:
+    def keep(row: pa.csv.InvalidRow) -> str:
+        torn.append((row.number or 0, row.text[:LONGEST_TORN_ROW]))
+        return "skip"
+
+    # one thread, so that torn rows come with their line; read_ahead keeps the other core busy
+    return pa.csv.open_csv(
+        stream,
+        read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted or [], pa.string()),
+            include_columns=wanted,
+            null_values=list(MISSING),
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _lines(rows_before: int, rows: int, torn_lines: list[int]) -> np.ndarray:
+    """Return the line of each whole row: 2 + its index + the torn rows before it."""
+    index = np.arange(rows_before, rows_before + rows)
+    torn = np.array(torn_lines, dtype=np.int64)
+    whole_before = torn - 2 - np.arange(len(torn))
+    return index + 2 + np.searchsorted(whole_before, index, side="right")
+
+
+def _read_parquet(file: SourceFile, workdir: Path) -> Iterator[Batch]:
+    path = file.path
+    if file.member:
+        with zipfile.ZipFile(file.path) as archive:
+            path = Path(archive.extract(file.member, workdir))
+    total = path.stat().st_size
+    with pa.parquet.ParquetFile(path) as parquet:
+        wanted = _wanted_columns(file, parquet.schema_arrow.names)
+        rows_before = 0
+        for record_batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
+            record_batch.validate(full=True)
+            lines = np.arange(rows_before, rows_before + record_batch.num_rows) + 1
+            rows_before += record_batch.num_rows
+            done = total * rows_before // max(1, parquet.metadata.num_rows)
+            yield _without_missing(_batch(record_batch, lines, [], done, total))
+
+
+def _batch(rows: pa.RecordBatch, lines: np.ndarray, torn: list, done: int, total: int) -> Batch:
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    plain = frozenset(name for name, column in columns.items() if holds_plain_ids(column, LONGEST_ID))
+    longest = max((longest_cell(column) for column in columns.values()), default=0)
+    return Batch(pl.from_arrow(pa.table(rows)), lines, torn, plain, longest, done, total)
+
+
+def _without_missing(batch: Batch) -> Batch:
+    """Turn what stands for a missing cell into null, as the CSV reader does while it reads."""
+    text = pl.col(pl.String)
+    batch.rows = batch.rows.with_columns(pl.col(pl.Categorical).cast(pl.String))
+    batch.rows = batch.rows.with_columns(
+        pl.when(~text.is_in(MISSING)).then(text).name.keep(), pl.col(pl.Float32, pl.Float64).fill_nan(None)
+    )
+    return batch
+
+
+def _wanted_columns(file: SourceFile, names: list[str]) -> list[str]:
+    required = REQUIRED_COLUMNS[file.table]
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise LandingError(
+            f"{file.label}, line 1: the header must name {', '.join(required)} (in any order); {', '.join(missing)} "
+            f"is missing. It names: {', '.join(names)[:500]}.",
+            "Check that the file is what its name says, is separated by commas and has its header.",
+        )
+    wanted = [*required, *(name for name in OPTIONAL_COLUMNS[file.table] if name in names)]
+    doubled = [name for name in wanted if names.count(name) > 1]
+    if doubled:
+        raise LandingError(f"{file.label}, line 1: the column {doubled[0]} is there twice.", "Keep one of them.")
+    return wanted
+
+
+def _file_fault(file: SourceFile, error: Exception) -> LandingError:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "UTF8" in text or "UTF-8" in text:
+        line = None
+        if not file.name.endswith(".parquet"):
+            with ExitStack() as stack:
+                line = first_line_that_is_not_utf8(open_bytes(file, stack)[0])
+        where = f", line {line}" if line else ""
+        hint = "Write it in UTF-8 again (iconv -f ... -t UTF-8), then land it."
+        return LandingError(f"{file.label}{where}: the text is not valid UTF-8.", hint)
+    if "straddling" in text or "out of sync" in text:
+        message = f"{file.label} has a row longer than {BLOCK_BYTES >> 20} MB."
+        return LandingError(message, "A quotation mark that is never closed does that: look for it, then land again.")
+    return LandingError(
+        f"{file.label} cannot be read to its end: {text}.",
+        "It is damaged or cut short (a broken download?): fetch it again and land it; nothing of it has landed.",
+    )
