@@ -38,7 +38,7 @@ GRID: dict[str, tuple[float, ...]] = {
     "last_bonus": (-2.0, -0.6, -0.4, -0.2, -0.1, 0.0),
     "revisit_bonus": (-2.0, -0.1, 0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0),
     "decay": (0.0, 0.15, 0.3, 0.5, 0.7, 0.85),
-    "popularity_weight": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5),
+    "popularity_weight": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
     "revisit_decay": (0.5, 0.8, 1.0),
 }
 """Searched one coordinate after the other, twice."""

@@ -48,7 +48,7 @@ class Prod2VecConfig:
     @classmethod
     def quick(cls) -> "Prod2VecConfig":
         """Small and short, for a first run."""
-        return cls(dim=32, epochs=10)
+        return cls(dim=32, epochs=10, negative=5)
 
     @classmethod
     def full(cls) -> "Prod2VecConfig":

@@ -140,7 +140,11 @@ def test_padding_columns_and_neighbours_in_the_batch_change_nothing(exported, mo
 def test_a_ranker_around_the_saved_model_evaluates_to_the_same_numbers(exported, model):
     generator = np.random.default_rng(5)
     sessions = [[f"sku-{i:03d}" for i in generator.integers(0, 62, generator.integers(1, 9))] for _ in range(80)]
-    served = SavedModelRanker(exported, model.vocabulary)
+    served = SavedModelRanker(exported)
+    assert served.vocabulary.skus == model.vocabulary.skus
+    assert (served.vocabulary.counts == model.vocabulary.counts).all()
+    recent = np.array([[3, 1, -1], [0, -1, -1]], dtype=np.int32)
+    assert served.scores(recent) == pytest.approx(model.scores(recent), abs=1e-5)
     for exclude_seen in (False, True):
         through_graph = evaluate(served, sessions, exclude_seen=exclude_seen)
         offline = evaluate(model, sessions, exclude_seen=exclude_seen)
@@ -149,5 +153,5 @@ def test_a_ranker_around_the_saved_model_evaluates_to_the_same_numbers(exported,
 
 
 def test_the_saved_model_keeps_no_product_that_training_did_not_see(exported, model):
-    skus, _ = SavedModelRanker(exported, model.vocabulary).rank([["sku-000"]], k=60)
+    skus, _ = SavedModelRanker(exported).rank([["sku-000"]], k=60)
     assert sorted(skus[0]) == model.vocabulary.skus
