@@ -6,6 +6,7 @@ What shoppers do with them belongs in ``shoppers.py``.
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
@@ -56,7 +57,7 @@ def make_catalogue(parameters: ShopParameters, products: int, weeks: int, seed: 
     categories = int(category.max()) + 1
     category_start = np.searchsorted(category, np.arange(categories + 1))
     log_weight = (
-        rng.normal(0, parameters.popularity_sigma, products)
+        parameters.popularity_sigma * rng.permutation(_normal_scores(products))
         + rng.normal(0, parameters.category_popularity_sigma, categories)[category]
     )
     popularity = np.exp(log_weight - log_weight.max())
@@ -83,6 +84,11 @@ def make_catalogue(parameters: ShopParameters, products: int, weeks: int, seed: 
         results=_results(parameters, category_start, log_weight, rng),
         sku_ids=identifiers.hashed_ids(np.arange(products), identifiers.PRODUCT, seed),
     )
+
+
+def _normal_scores(count: int) -> np.ndarray:
+    """Return evenly spaced quantiles of the normal distribution: every seed gets the same long tail."""
+    return np.array([NormalDist().inv_cdf((index + 0.5) / count) for index in range(count)])
 
 
 def _price_buckets(category: np.ndarray, rng: np.random.Generator) -> np.ndarray:

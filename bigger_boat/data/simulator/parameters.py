@@ -41,15 +41,15 @@ class ShopParameters:
 
     # -- products
     products_per_category: int = 25  # leaves of the category tree (assumption)
-    popularity_sigma: float = 2.25  # of log weight: top 1 % of products get 34 % of the interactions (paper)
-    category_popularity_sigma: float = 0.6
+    popularity_sigma: float = 2.4  # of log weight: top 1 % of products get 34 % (paper)
+    category_popularity_sigma: float = 0.5
     weekly_popularity_drift: float = 0.15  # standard deviation of a product's log weight from week to week (assumption)
     metadata_share: float = 0.6  # products with some metadata: 34,000 of 57,000 (paper)
     field_shares: Row = (0.92, 0.95, 0.85, 0.9)  # of those: description, category, image, price (assumption)
     vector_size: int = 50  # (paper)
     related_products: int = 20  # length of a product's list of successors (assumption)
     related_decay: float = 0.85  # each successor is this much less likely than the one before it
-    related_popularity: float = 0.95  # exponent of popularity among candidates for successors
+    related_popularity: float = 1.1  # exponent of popularity among candidates for successors
     related_elsewhere: float = 0.1  # share of successors from another category
     urls_per_product: float = 1.63  # 93,000 URLs, 57,000 products (paper)
     other_url_share: float = 0.3  # product events under another of the product's URLs (assumption)
@@ -71,20 +71,20 @@ class ShopParameters:
         *(3.0, 2.9, 2.9, 3.0, 3.1, 3.2, 3.4, 3.8, 4.2, 4.3, 3.7, 2.6),
     )  # UTC (assumption)
     longest_gap_s: float = 1790.0  # sessions end after 30 minutes of rest (paper)
-    pace_medians_s: Row = (22.0, 60.0, 170.0)  # PACES; together: median 56 s, quartiles 25 and 129 s (clicks)
+    pace_medians_s: Row = (22.0, 60.0, 160.0)  # PACES; together: median 56 s, quartiles 25 and 129 s (clicks)
     pace_spread: float = 0.6  # scale of log time in the log-logistic
 
     # -- sessions that never touch a product
     looking_only: float = 0.60
-    looking_only_end: float = 0.245  # chance to end after each pageview
+    looking_only_end: float = 0.22  # chance to end after each pageview
     looking_only_search: float = 0.1
 
     # -- shoppers: rows STATES
     first_state: Row = (0.55, 0.325, 0.04, 0.045, 0.04)
     first_action: Row = (0.45, 0.5, 0.0, 0.0, 0.0, 0.05, 0.0)  # STEP_ACTIONS
     idle_actions: Matrix = (  # STEP_ACTIONS, empty cart
-        (0.31, 0.47, 0.006, 0.0, 0.0, 0.020, 0.18),
-        (0.20, 0.64, 0.020, 0.0, 0.0, 0.020, 0.12),
+        (0.27, 0.52, 0.006, 0.0, 0.0, 0.020, 0.18),
+        (0.18, 0.66, 0.019, 0.0, 0.0, 0.018, 0.12),
         (0.34, 0.40, 0.140, 0.0, 0.0, 0.020, 0.08),
         (0.34, 0.40, 0.130, 0.0, 0.0, 0.020, 0.08),
         (0.35, 0.27, 0.001, 0.0, 0.0, 0.008, 0.38),
@@ -107,15 +107,15 @@ class ShopParameters:
     )
     first_add_cheap: Matrix = (  # after the first add, product in the cheaper half
         (0.10, 0.05, 0.23, 0.57, 0.05),
-        (0.03, 0.10, 0.38, 0.46, 0.03),
+        (0.03, 0.10, 0.36, 0.48, 0.03),
         (0.0, 0.02, 0.90, 0.08, 0.0),
         (0.02, 0.0, 0.08, 0.88, 0.02),
         (0.05, 0.0, 0.05, 0.30, 0.60),
     )
     first_add_dear: Matrix = (
         (0.10, 0.05, 0.10, 0.70, 0.05),
-        (0.03, 0.10, 0.19, 0.65, 0.03),
-        (0.0, 0.02, 0.78, 0.20, 0.0),
+        (0.03, 0.10, 0.17, 0.67, 0.03),
+        (0.0, 0.02, 0.74, 0.24, 0.0),
         (0.02, 0.0, 0.03, 0.92, 0.03),
         (0.05, 0.0, 0.02, 0.33, 0.60),
     )
@@ -141,11 +141,11 @@ class ShopParameters:
         (0.30, 0.44, 0.26),
     )
     product_modes: Matrix = (  # PRODUCT_MODES; a mode that is not possible yet becomes "anywhere"
-        (0.21, 0.02, 0.01, 0.46, 0.15, 0.15),
-        (0.23, 0.04, 0.01, 0.54, 0.15, 0.03),
-        (0.21, 0.02, 0.25, 0.38, 0.10, 0.04),
-        (0.20, 0.03, 0.02, 0.40, 0.15, 0.20),
-        (0.23, 0.03, 0.02, 0.33, 0.16, 0.23),
+        (0.19, 0.02, 0.01, 0.48, 0.15, 0.15),
+        (0.21, 0.03, 0.01, 0.57, 0.15, 0.03),
+        (0.19, 0.02, 0.25, 0.40, 0.10, 0.04),
+        (0.18, 0.03, 0.02, 0.42, 0.15, 0.20),
+        (0.21, 0.03, 0.02, 0.35, 0.16, 0.23),
     )
     memory: int = 8  # products of the session that a shopper goes back to, or moves on from
     memory_decay: float = 0.7  # each product back is this much less likely as a starting point
