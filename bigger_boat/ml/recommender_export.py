@@ -12,7 +12,7 @@ import numpy as np
 from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
 from bigger_boat.ml.item_sequences import UNKNOWN_ROW, ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnModel
-from bigger_boat.ml.ranking import Ranker
+from bigger_boat.ml.ranking import EXCLUDED, Ranker
 
 
 def export_knn(model: KnnModel, directory: Path) -> None:
@@ -127,28 +127,44 @@ def _known_items(table, actions, skus):
 
 
 class SavedModelRanker(Ranker):
-    """A recommender that ``export_recommender`` wrote, as a ``Ranker``: evaluated through the very graph that serves."""
+    """A recommender that ``export_recommender`` wrote, as a ``Ranker``: evaluated through the graph that serves."""
 
-    def __init__(self, directory: Path, name: str = "served"):
-        """Load the SavedModel in ``directory``; its vocabulary is the one it was trained with."""
+    def __init__(self, directory: Path, vocabulary: ItemVocabulary | None = None, name: str = "served"):
+        """Load the SavedModel in ``directory``.
+
+        ``vocabulary`` says which products an evaluation knows, by default those that the model was trained with. With
+        another one, a product that only the model knows keeps its place in a list as row -1, and is never a hit.
+        """
         import tensorflow as tf
 
         self.name = name
         self._model = tf.saved_model.load(str(directory))
         self._serve = self._model.signatures["serving_default"]
+        self.vocabulary = vocabulary or self._own_vocabulary()
+
+    def _own_vocabulary(self) -> ItemVocabulary:
         names = [name.decode() for name in self._model.names.numpy()[:-1]]
-        self.vocabulary = ItemVocabulary(names, self._model.counts.numpy())
+        return ItemVocabulary(names, self._model.counts.numpy())
 
     def batch_size(self) -> int:
         return min(256, super().batch_size())
 
     def scores(self, recent: np.ndarray) -> np.ndarray:
-        rows, values = self.rank_rows(recent, len(self.vocabulary))
-        scores = np.empty_like(values)
+        """Return the scores of ``vocabulary``; a product that the model does not know has the lowest there is."""
+        rows, values = self._ask(recent, int(self._model.counts.shape[0]), exclude_seen=False)
+        scores = np.full((len(recent), len(self.vocabulary) + 1), EXCLUDED, dtype=np.float32)
         np.put_along_axis(scores, rows, values, axis=1)
-        return scores
+        return scores[:, :-1]
 
     def rank_rows(self, recent: np.ndarray, k: int = 20, exclude_seen: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        rows, values = self._ask(recent, k, exclude_seen)
+        width = min(k, len(self.vocabulary))
+        missing = ((0, 0), (0, max(0, width - rows.shape[1])))
+        padded = np.pad(rows, missing, constant_values=UNKNOWN_ROW), np.pad(values, missing)
+        return padded[0][:, :width], padded[1][:, :width]
+
+    def _ask(self, recent: np.ndarray, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and scores (B, min(k, V of the model)) as the graph answers."""
         import tensorflow as tf
 
         skus = self.vocabulary.sku_array[recent[:, ::-1]].astype(str)

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
 from bigger_boat.ml.prod2vec import ProductEmbeddings
 from bigger_boat.ml.ranking import EventSession
@@ -150,6 +151,17 @@ def test_a_ranker_around_the_saved_model_evaluates_to_the_same_numbers(exported,
         offline = evaluate(model, sessions, exclude_seen=exclude_seen)
         assert through_graph.metrics == pytest.approx(offline.metrics)
         assert (through_graph.reciprocal_ranks == offline.reciprocal_ranks).all()
+
+
+def test_a_served_model_can_be_judged_on_another_vocabulary(exported):
+    wider = ItemVocabulary.of([["new"] * 3, [f"sku-{i:03d}" for i in range(58)]])
+    served = SavedModelRanker(exported, wider)
+    own = SavedModelRanker(exported).rank([["sku-004"]], k=60)[0][0].tolist()
+    judged = ["" if sku in ("sku-058", "sku-059") else sku for sku in own]
+    assert served.rank([["new", "sku-004"]], k=60)[0][0].tolist() == judged[:59]
+    scores = served.scores(np.array([[wider.rows["sku-004"], 0]], dtype=np.int32))[0]
+    assert scores.shape == (59,)
+    assert scores.argmin() == wider.rows["new"]
 
 
 def test_the_saved_model_keeps_no_product_that_training_did_not_see(exported, model):
