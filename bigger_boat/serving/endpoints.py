@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigger_boat.errors import BiggerBoatError, BundleError, RequestError
+from bigger_boat.errors import BiggerBoatError, BundleError, RequestError, ServerError
 from bigger_boat.serving.contract import DEFAULT_LIMITS, ENDPOINTS, Limits, format_answer, parse_request
 from bigger_boat.serving.predictor import Predictor
 from bigger_boat.serving.published import PublishedEndpoint, endpoints_id, utc_now
@@ -36,7 +36,12 @@ class Served:
         return self.predictor.bundle.version
 
     def answer(self, payload: Any, request_id: str, limits: Limits) -> dict[str, Any]:
-        predictions = self.predictor.predict(parse_request(payload, limits))
+        request = parse_request(payload, limits)
+        try:
+            predictions = self.predictor.predict(request)
+        except ServerError as error:
+            logger.error("Version %s failed on request %s: %s", self.version, request_id, error)
+            raise
         return format_answer(self.predictor.bundle.kind, self.version, request_id, predictions)
 
     def describe(self) -> dict[str, Any]:
@@ -173,6 +178,7 @@ class LiveEndpoint:
         self.published = published
         self.served: Served | None = None
         self._given_up: str | None = None
+        self._recorded: str | None = None
 
     def start(self) -> None:
         """Load the current version, or the one that served last if the current cannot."""
@@ -182,14 +188,17 @@ class LiveEndpoint:
             self._load(last)
         if reasons:
             self._refuse(current, reasons)
+        self._record()
 
     def follow(self) -> None:
         """Go to the current version if it is another than the one that serves."""
+        self._record()
         wanted = self.published.current()
         if wanted is None or wanted == self._given_up or (self.served and wanted == self.served.version):
             return
         if reasons := self._load(wanted):
             self._refuse(wanted, reasons)
+        self._record()
 
     def describe(self, started: bool) -> dict[str, Any]:
         if self.served:
@@ -209,8 +218,13 @@ class LiveEndpoint:
             return [_reason(error)]
         self.served = Served(predictor)
         logger.info("%s: version %s serves.", self.published.name, version)
-        self.published.record_serving(version, bundle.kind, _CHECKED)
         return []
+
+    def _record(self) -> None:
+        """Say what serves; a disk that was full is tried again at the next look."""
+        if self.served and self._recorded != self.served.version:
+            self.published.record_serving(self.served.version, self.served.predictor.bundle.kind, _CHECKED)
+            self._recorded = self.served.version
 
     def _refuse(self, version: str, reasons: list[str]) -> None:
         logger.error("%s: version %s is refused: %s", self.published.name, version, " ".join(reasons))

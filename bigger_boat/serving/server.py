@@ -7,6 +7,8 @@ Belongs here: routes, sockets, threads, signals. Does not belong here: what an a
 import asyncio
 import contextlib
 import fcntl
+import ipaddress
+import logging
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,10 +36,15 @@ from bigger_boat.serving.endpoints import BundleHost, EndpointsHost
 from bigger_boat.serving.handler import handle
 from bigger_boat.serving.published import endpoints_id, utc_now, write_json
 
+logger = logging.getLogger("bigger_boat.serving")
+
 DEFAULT_PORT = 8080
 _WORKERS = 2
 _GRACE_S = 10
 _LOCK_PATIENCE_S = 2.0
+_PATIENCE = 4
+"""A body up to so many times the limit is read to its end before it is declined; a larger one loses the connection."""
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 ModelHost = BundleHost | EndpointsHost
@@ -78,14 +85,12 @@ def create_app(host: ModelHost, *, allowed_origins: Sequence[str] = (), limits: 
         answer = await asyncio.get_running_loop().run_in_executor(workers, work)
         return Response(answer.body, answer.status, {**answer.headers, "X-Request-Id": request_id})
 
-    routes = [Route("/ping", ping, methods=["GET"])]
+    routes = [_route("/ping", "GET", ping)]
     if isinstance(host, BundleHost):
-        routes += [Route("/invocations", invocations, methods=["POST"]), Route("/health", health, methods=["GET"])]
+        routes += [_route("/invocations", "POST", invocations), _route("/health", "GET", health)]
     else:
-        routes.append(Route("/endpoints/{name}/invocations", invocations, methods=["POST"]))
-        routes.append(
-            Route("/{path:path}", public, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
-        )
+        routes.append(_route("/endpoints/{name}/invocations", "POST", invocations))
+        routes.append(Route("/{path:path}", public, methods=_METHODS))
     handlers = {RequestError: _on_request_error, HTTPException: _on_http_error, ClientDisconnect: _on_disconnect}
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -112,6 +117,8 @@ def run_server(
     app = create_app(models, allowed_origins=allowed_origins, limits=limits)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_bind(host, port))
+        if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+            logger.warning("The server can be reached from other machines (%s).", host)
         url = _url(listener)
         if endpoints_dir:
             stack.enter_context(_registered(Path(endpoints_dir), url))
@@ -152,7 +159,7 @@ class _Server(uvicorn.Server):
     """uvicorn that ends a signalled process with exit code 0 once the running requests are answered."""
 
     def __init__(self, app: Starlette):
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
         config.timeout_graceful_shutdown = _GRACE_S
         super().__init__(config)
 
@@ -182,20 +189,40 @@ def _invoke(host: ModelHost, name: str | None, body: bytes, request_id: str) -> 
         return 200, orjson.dumps(host.answer(name, payload, request_id))
     except RequestError as error:
         return error.status, orjson.dumps(format_error(error.code, error.message))
-    except ServerError:
+    except Exception as error:
+        if not isinstance(error, ServerError):  # those are logged where they happen
+            logger.exception("Request %s failed.", request_id)
         return 500, orjson.dumps(format_error("model_failed", "The model failed to answer this request."))
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Read a body within the limit. A larger one is thrown away piece by piece, so that its sender hears the 413."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit():
-        require_body_size(int(declared), limits)
+    expected = int(declared) if declared.isdigit() and len(declared) < 19 else 0
+    if expected > _PATIENCE * limits.body_bytes:
+        require_body_size(expected, limits)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        require_body_size(size, limits)
-        chunks.append(chunk)
+        if size > _PATIENCE * limits.body_bytes:
+            break
+        if size <= limits.body_bytes:
+            chunks.append(chunk)
+    require_body_size(size, limits)
     return b"".join(chunks)
+
+
+def _route(path: str, method: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A route that answers other methods with 405; Starlette's own would pass them on to the catch-all."""
+
+    async def answer(request: Request) -> Response:
+        if request.method != method and (request.method, method) != ("HEAD", "GET"):
+            response = _json(405, format_error("method_not_allowed", f"This path answers {method}."))
+            response.headers["Allow"] = method
+            return response
+        return await endpoint(request)
+
+    return Route(path, answer, methods=_METHODS)
 
 
 def _request_id(request: Request) -> str:

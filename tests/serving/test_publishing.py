@@ -201,6 +201,7 @@ def test_a_full_disk_while_recording_does_not_end_the_watch(live, bundles):
     assert impatient.publish(NAME, bundles["second"].directory).state == "unconfirmed"
     assert live.answering_version(live.url) == bundles["second"].version
     record.rmdir()
+    assert live.host._await(live.published, bundles["second"].version).state == "serving"
     back_to_first(live, bundles)
 
 
@@ -212,24 +213,6 @@ def test_the_publisher_refuses_before_anything_changes(shop, bundles, tmp_path):
     with pytest.raises(BundleError, match="was altered"):
         shop.host.publish(NAME, damaged)
     assert not shop.root.exists()
-
-
-def test_a_start_falls_back_to_the_version_that_served_last(shop, bundles, start_server):
-    """kill -9 while the first serves; the second is published and damaged while no server is up."""
-    first, second = bundles["first"], bundles["second"]
-    shop.host.publish(NAME, first.directory)
-    server = start_server("endpoints", shop.root)
-    client.wait_until_up(server.url)
-    os.kill(server.process.pid, signal.SIGKILL)
-    server.wait()
-    assert not shop.host.is_up()
-    assert shop.host.publish(NAME, second.directory).state == "waiting"
-    altered(shop, second)
-    server = start_server("endpoints", shop.root)
-    state = client.wait_until_up(server.url)
-    assert state["endpoints"][NAME]["version"] == first.version == shop.published.current()
-    assert shop.published.refused()["version"] == second.version
-    assert state["endpoints"]["intent"]["state"] == "no model"
 
 
 def test_answers_come_from_a_private_server_before_publishing(shop, bundles):
@@ -274,3 +257,18 @@ def test_whose_lived_on_reads_as_rank_offline_says(bundles):
     """The two versions do answer differently, or the tests above would prove nothing."""
     golden = bundles["second"].golden
     assert compare_golden([rank_offline(["sku-a", "sku-d"], 3)], golden[0]["predictions"][:1]) != []
+
+
+def test_after_a_kill_a_start_falls_back_to_the_version_that_served_last(live, bundles, start_server):
+    """The last test of ``live``: kill -9 while the first serves; the second is published and damaged meanwhile."""
+    first, second = bundles["first"], bundles["second"]
+    os.kill(live.server.process.pid, signal.SIGKILL)
+    live.server.wait()
+    assert not live.host.is_up()
+    assert live.host.publish(NAME, second.directory).state == "waiting"
+    altered(live, second)
+    server = start_server("endpoints", live.root)
+    state = client.wait_until_up(server.url)
+    assert state["endpoints"][NAME]["version"] == first.version == live.published.current()
+    assert live.published.refused()["version"] == second.version
+    assert state["endpoints"]["intent"]["state"] == "no model"

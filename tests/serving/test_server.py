@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tiny_models import SERVER, copy_bundle, flip_byte, purchase_probability, rank_offline
 
-from bigger_boat.errors import RequestError, ServerError
+from bigger_boat.errors import BundleError, RequestError, ServerError
 from bigger_boat.ml.golden import compare_golden
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 from bigger_boat.serving.published import endpoints_id, read_server
+from bigger_boat.serving.server import private_server
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_the_client_says_when_nothing_answers():
 
 
 def test_one_bundle_as_in_the_container(bundles, start_server):
-    """Liveness at once, 503 while loading, the contract after that, exit code 0 on SIGTERM."""
+    """Liveness at once, 503 while loading, then the contract; SIGTERM: finish what runs, then exit 0."""
     server = start_server("bundle", bundles["first"].directory)
     status, _, content = fetch(f"{server.url}/invocations", "POST", b'{"sessions": [[]]}')
     assert (status, json.loads(content)["error"]["code"]) == (503, "loading")
@@ -177,38 +177,35 @@ def test_one_bundle_as_in_the_container(bundles, start_server):
     assert fetch(f"{server.url}/predict")[0] == 404
     with pytest.raises(RequestError, match="must be a list of sessions"):
         client.post_invocations(server.url, None, {})
-    assert server.stop() == 0
 
-
-@pytest.mark.parametrize("fault", ["altered", "disagrees"])
-def test_one_bundle_that_must_not_serve(bundles, start_server, tmp_path, fault):
-    directory = copy_bundle(bundles["first" if fault == "altered" else "disagrees"], tmp_path / "bundle")
-    if fault == "altered":
-        flip_byte(directory / "1" / "saved_model.pb")
-    server = start_server("bundle", directory)
-    assert server.wait(60) == 1
-    reason = "was altered" if fault == "altered" else "differ from the offline ones"
-    assert reason in server.process.stderr.read()
-
-
-def test_sigterm_finishes_running_requests_and_exits_0(bundles, start_server, tmp_path):
-    host = LocalEndpointHost(endpoints_dir=str(tmp_path / "endpoints"))
-    host.publish("recommendation", bundles["first"].directory)
-    server = start_server("endpoints", tmp_path / "endpoints")
-    client.wait_until_up(server.url)
     body = json.dumps({"sessions": [["sku-a"] * 2_000] * 20, "k": 2}).encode()
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as connection:
-        head = f"POST /endpoints/recommendation/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body[:1000])
         time.sleep(0.3)
-        os.kill(server.process.pid, signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         connection.sendall(body[1000:])
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.count(b'"fallback":false') == 20
     assert server.wait() == 0
-    assert read_server(server.directory) is None
+
+
+def test_one_bundle_that_was_altered_ends_the_server(bundles, start_server, tmp_path):
+    directory = copy_bundle(bundles["first"], tmp_path / "bundle")
+    flip_byte(directory / "1" / "saved_model.pb")
+    server = start_server("bundle", directory)
+    assert server.wait(60) == 1
+    assert "was altered" in server.process.stderr.read()
+
+
+def test_one_bundle_that_disagrees_with_its_golden_answers_ends_the_server(bundles):
+    with (
+        pytest.raises(BundleError, match="differ from the offline ones"),
+        private_server(bundles["disagrees"].directory, verify_golden=True),
+    ):
+        pytest.fail("it must not become ready")
 
 
 def test_the_server_ends_when_its_directory_is_gone(bundles, start_server, tmp_path):
@@ -220,3 +217,4 @@ def test_the_server_ends_when_its_directory_is_gone(bundles, start_server, tmp_p
     root.rename(tmp_path / "elsewhere")
     root.mkdir()  # made again under the same name: still not the directory it serves
     assert server.wait(20) == 0
+    assert read_server(root) is None
