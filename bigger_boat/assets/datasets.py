@@ -20,12 +20,13 @@ from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.storage import LocalStorage
-from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+from bigger_boat.resources.warehouse import DuckDBWarehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 INTENT, RECOMMENDATION = "intent_dataset", "recommendation_dataset"
+WAREHOUSE_POOL = "warehouse"
 
 
 @dg.asset(
