@@ -53,7 +53,7 @@ class DayEntry:
 
 @dataclass(frozen=True)
 class LandingIndex:
-    """What is in force. ``days`` are the days that landed, in order; one emptied by a replacement stays, with 0 rows."""
+    """What is in force. ``days`` are those that landed, in order; one that a replacement empties stays, with 0 rows."""
 
     days: Mapping[str, DayEntry] = field(default_factory=dict)
     catalog: DayEntry | None = None

@@ -28,7 +28,7 @@ class LandingZone(dg.ConfigurableResource):
         return landing_index.files_for(self.root, table, day)
 
     def files_by_day(self, table: str, days: list[str]) -> dict[str, list[str]]:
-        """Return the files in force of each day as strings; an empty list where there are none, so that a load clears it."""
+        """Return the files in force of each day as strings; none where nothing is, so that a load clears the day."""
         index = self.index()
         return {day: [str(path) for path in landing_index.files_for(self.root, table, day, index)] for day in days}
 
