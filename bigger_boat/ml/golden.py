@@ -1,14 +1,62 @@
-"""What "the same answers" means: the answers of golden.json against those of whoever serves the bundle.
+"""golden.json: which requests it holds with their offline answers, and what "the same answers" means.
 
-Belongs here: the comparison. Does not belong here: who asks (``serving/``), what follows from a difference
-(``gate.py``).
+Belongs here: choosing the requests, and the comparison with the answers of whoever serves the bundle. Does not belong
+here: who asks (``serving/``), what follows from a difference (``gate.py``).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 GOLDEN_TOLERANCE = 1e-4
+
+_ALONE = 3
+_UNKNOWN_EVENTS = [{"action": "hover", "sku": "no-such-product"}, {"action": "detail", "sku": "no-such-product"}]
+
+Event = dict[str, Any]
+Answer = Callable[[list[list[Event]], int, bool], list[dict[str, Any]]]
+"""Sessions, k and exclude_seen in, the contract's predictions out, computed without the exported graph."""
+
+
+def events_of(actions: Sequence[str], skus: Sequence[str], timestamps_ms: Sequence[int]) -> list[Event]:
+    """Return a session of the data set as events of the contract, leaving out what is missing."""
+    events = []
+    for action, sku, timestamp_ms in zip(actions, skus, timestamps_ms, strict=True):
+        event: Event = {"action": action}
+        if sku:
+            event["sku"] = sku
+        if timestamp_ms is not None and timestamp_ms >= 0:
+            event["timestamp_ms"] = timestamp_ms
+        events.append(event)
+    return events
+
+
+def golden_examples(sessions: Sequence[list[Event]], answer: Answer) -> list[dict[str, Any]]:
+    """Return golden requests over real sessions with their offline answers.
+
+    The first prediction of the first request answers the empty session. The others vary what a request may vary: the
+    batch, k, ``exclude_seen``, products and actions that nobody knows, and events without times and products.
+    """
+    asked = [list(session) for session in sessions]
+    strange = [[*session, *_UNKNOWN_EVENTS] for session in asked[:_ALONE]]
+    bare = [[{"action": event["action"]} for event in session] for session in asked[:_ALONE]]
+    untimed = [[{k: v for k, v in e.items() if k != "timestamp_ms"} for e in session] for session in asked[:_ALONE]]
+    requests = [
+        ([[], *asked], 20, False),
+        ([*asked, []], 5, True),
+        ([*strange, _UNKNOWN_EVENTS], 20, False),
+        (bare, 20, False),
+        (untimed, 100, True),
+        *(([session], 1, False) for session in asked[:_ALONE]),
+    ]
+    return [
+        {
+            "request": {"sessions": batch, "k": k, "exclude_seen": exclude_seen},
+            "predictions": answer(batch, k, exclude_seen),
+        }
+        for batch, k, exclude_seen in requests
+        if batch
+    ]
 
 
 def compare_golden(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bigger_boat.ml.golden import compare_golden
+from bigger_boat.ml.golden import compare_golden, events_of, golden_examples
 
 
 def ranking(*pairs, fallback=False, unknown=()):
@@ -69,3 +69,32 @@ def test_probabilities():
 
 def test_the_number_of_predictions_counts():
     assert compare_golden([EXPECTED, EXPECTED], [EXPECTED]) == ["2 predictions were expected, 1 came"]
+
+
+def test_events_leave_out_what_is_missing():
+    assert events_of(["view", "add"], ["", "a"], [-1, 5]) == [
+        {"action": "view"},
+        {"action": "add", "sku": "a", "timestamp_ms": 5},
+    ]
+
+
+def test_golden_requests_begin_with_the_empty_session_and_vary_what_may_vary():
+    sessions = [events_of(["detail", "add"], [f"s{row}", f"s{row}"], [row, row + 1]) for row in range(5)]
+    asked = []
+
+    def answer(batch, k, exclude_seen):
+        asked.append((k, exclude_seen))
+        return [{"events": len(session), "k": k} for session in batch]
+
+    golden = golden_examples(sessions, answer)
+    assert golden[0]["request"]["sessions"] == [[], *sessions]
+    assert golden[0]["predictions"][0] == {"events": 0, "k": 20}
+    assert {exclude for _, exclude in asked} == {True, False}
+    assert {k for k, _ in asked} == {1, 5, 20, 100}
+    for entry in golden:
+        assert [len(session) for session in entry["request"]["sessions"]] == [p["events"] for p in entry["predictions"]]
+    events = [event for entry in golden for session in entry["request"]["sessions"] for event in session]
+    assert {"action": "hover", "sku": "no-such-product"} in events
+    assert {"action": "detail"} in events
+    assert {"action": "detail", "sku": "s0"} in events
+    assert len(golden_examples([], answer)) == 3
