@@ -24,7 +24,7 @@ class KnnConfig:
     """
 
     decay: float = 0.3
-    popularity_weight: float = 0.05
+    popularity_weight: float = 0.2
     last_bonus: float = 0.0
     revisit_bonus: float = 0.2
     revisit_decay: float = 0.8

@@ -69,9 +69,9 @@ def popularity_percentiles(counts: np.ndarray) -> np.ndarray:
 
     Products of equal counts share the mean of their places.
     """
-    from scipy.stats import rankdata
-
-    return rankdata(counts, method="average") / len(counts)
+    _, groups, sizes = np.unique(counts, return_inverse=True, return_counts=True)
+    mean_places = np.cumsum(sizes) - (sizes - 1) / 2
+    return mean_places[groups] / len(counts)
 
 
 def popularity_bias(ranked: np.ndarray, percentiles: np.ndarray) -> float:
