@@ -8,25 +8,26 @@ import numpy as np
 from bigger_boat.ml.prod2vec import ProductEmbeddings
 
 LARGEST_MAP = 5_000
-COLOURS = 12
+COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
+"""Matplotlib's ten without its grey, which stands for all other categories."""
 
 
 def plot_product_map(embeddings: ProductEmbeddings, categories: Mapping[str, str] | None = None) -> bytes:
     """Return a PNG of the most popular products in two principal components, coloured by category if known.
 
-    ``categories`` maps SKU to category; the most frequent ones get a colour each, all others are grey.
+    ``categories`` maps SKU to category (a path of hashes, of which the legend shows the leaf); the most frequent ones get a colour each, all others are grey.
     """
     points = embeddings.map_2d()[:LARGEST_MAP]
     sizes = 6 + 60 * np.sqrt(embeddings.counts[:LARGEST_MAP] / embeddings.counts.max())
     labels = np.array([(categories or {}).get(sku) or "" for sku in embeddings.skus[:LARGEST_MAP]])
     names, counts = np.unique(labels[labels != ""], return_counts=True)
-    coloured = names[np.argsort(-counts, kind="stable")][:COLOURS]
+    coloured = names[np.argsort(-counts, kind="stable")][: len(COLOURS)]
     figure, axes = _figure(7, 6)
     rest = ~np.isin(labels, coloured)
     axes.scatter(*points[rest].T, s=sizes[rest], color="lightgrey", linewidths=0)
-    for number, name in enumerate(coloured):
-        own = labels == name
-        axes.scatter(*points[own].T, s=sizes[own], color=f"C{number % 10}", alpha=0.7, linewidths=0, label=name[:12])
+    for colour, name in zip(COLOURS, coloured, strict=False):
+        own, leaf = labels == name, name.split("/")[-1][:12]
+        axes.scatter(*points[own].T, s=sizes[own], color=colour, alpha=0.7, linewidths=0, label=leaf)
     if len(coloured):
         axes.legend(title="category", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.set_title(f"{len(points):,} products; nearby ones are looked at together")
