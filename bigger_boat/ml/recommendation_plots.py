@@ -15,7 +15,8 @@ COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
 def plot_product_map(embeddings: ProductEmbeddings, categories: Mapping[str, str] | None = None) -> bytes:
     """Return a PNG of the most popular products in two principal components, coloured by category if known.
 
-    ``categories`` maps SKU to category (a path of hashes, of which the legend shows the leaf); the most frequent ones get a colour each, all others are grey.
+    ``categories`` maps SKU to category (a path of hashes, of which the legend shows the leaf); the most frequent ones
+    get a colour each, all others are grey.
     """
     points = embeddings.map_2d()[:LARGEST_MAP]
     sizes = 6 + 60 * np.sqrt(embeddings.counts[:LARGEST_MAP] / embeddings.counts.max())
