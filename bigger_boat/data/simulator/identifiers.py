@@ -19,7 +19,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 def hashed_ids(numbers: np.ndarray, kind: int, seed: int) -> pa.Array:
     """Return one 64-digit id per number (N,) of a kind and seed. Distinct numbers get distinct ids."""
-    start = _mixed(np.array([(seed * 8 + kind) % 2**64], dtype=np.uint64))
+    start = _mixed(_mixed(np.array([(seed * 8 + kind) % 2**64], dtype=np.uint64)))  # twice: numbers are mixed once
     lanes = _mixed(
         _mixed(numbers.astype(np.uint64))[:, None] ^ (start + np.arange(4, dtype=np.uint64) * np.uint64(2**40))
     )
