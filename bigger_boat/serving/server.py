@@ -34,7 +34,7 @@ from bigger_boat.errors import RequestError, ServerError
 from bigger_boat.serving.contract import DEFAULT_LIMITS, Limits, format_error, require_body_size
 from bigger_boat.serving.endpoints import BundleHost, EndpointsHost
 from bigger_boat.serving.handler import handle
-from bigger_boat.serving.published import endpoints_id, utc_now, write_json
+from bigger_boat.serving.published import endpoints_id, read_json, utc_now, write_json
 
 logger = logging.getLogger("bigger_boat.serving")
 
@@ -289,4 +289,5 @@ def _registered(root: Path, url: str) -> Iterator[None]:
         try:
             yield
         finally:
-            (root / "server.json").unlink(missing_ok=True)
+            if read_json(root / "server.json") == record:  # not that of a directory made again under this name
+                (root / "server.json").unlink(missing_ok=True)
