@@ -66,7 +66,7 @@ def find_source_files(source: Path) -> list[SourceFile]:
 
 def open_bytes(file: SourceFile, stack: ExitStack) -> tuple[pa.NativeFile, Callable[[], int], int]:
     """Open a file's bytes, unpacked; return the stream, a function for the bytes read so far, and their total."""
-    if file.member:
+    if file.path.suffix.lower() == ".zip":
         archive = stack.enter_context(zipfile.ZipFile(file.path))
         member = stack.enter_context(closing(archive.open(file.member)))
         stream, position, total = pa.PythonFile(member), member.tell, archive.getinfo(file.member).file_size
@@ -96,10 +96,12 @@ def _in_file(path: Path, strict: bool = True) -> list[SourceFile]:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
     except (zipfile.BadZipFile, EOFError) as error:
-        if strict or _table_of(path.stem) or _table_of(path.stem + ".csv"):
-            raise LandingError(
-                f"{path} is no readable .zip: {error}.", "It may be cut short: fetch it again."
-            ) from error
+        table = _table_of(path.stem) or _table_of(path.stem + ".csv")
+        if table:
+            return [SourceFile(table, path)]  # reading it will say what is wrong, and the other files still land
+        if strict:
+            message = f"{path} is no readable .zip: {error}."
+            raise LandingError(message, "It may be cut short: fetch it again.") from error
         return []
     matches = [(name, _table_of(Path(name).name)) for name in members]
     return [SourceFile(table, path, name) for name, table in matches if table]

@@ -1,0 +1,185 @@
+"""Faults of a file: nothing of it lands, the message names it and says what to do, and the other files land."""
+
+import gzip
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+from landing_source import BROWSING, DAY_ONE, NOW, browsing, csv_text, only_browsing, shop, write_source
+
+from bigger_boat.data.landing import land
+from bigger_boat.data.landing_index import files_for, read_index
+from bigger_boat.errors import LandingError
+
+MANY = csv_text(BROWSING, [browsing(f"{i:064x}", url=f"{i * 7919:064x}") for i in range(5000)])
+
+
+def cut_gzip(path: Path) -> Path:
+    path = path.with_suffix(".csv.gz")
+    path.write_bytes(gzip.compress(MANY.encode())[:-2000])
+    return path
+
+
+def cut_zip(path: Path) -> Path:
+    whole = damaged_zip(path, lambda data: data)
+    whole.write_bytes(whole.read_bytes()[:-2000])
+    return whole
+
+
+def flipped_zip(path: Path) -> Path:
+    return damaged_zip(path, lambda data: data[:5000] + bytes([data[5000] ^ 255]) + data[5001:])
+
+
+def damaged_zip(path: Path, damage) -> Path:
+    path = path.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("browsing_train.csv", MANY)
+    path.write_bytes(damage(path.read_bytes()))
+    return path
+
+
+def cut_parquet(path: Path) -> Path:
+    path = path.with_suffix(".parquet")
+    pl.read_csv(MANY.encode(), infer_schema=False).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def late(data: bytes) -> bytes:
+    """Good rows, then a line with the given bytes in its URL, then good rows."""
+    bad = b",".join([b"s1", b"pageview", b"", b"", b"1767571200000", data]) + b"\n"
+    return MANY.encode() + bad + MANY.encode().split(b"\n", 1)[1]
+
+
+FAULTS = {
+    "empty": (lambda path: written(path, b""), r"browsing_train\.csv is empty"),
+    "wrong header": (lambda path: written(path, b"a,b\n1,2\n"), r"line 1: .*session_id_hash.*is missing.*names: a, b"),
+    "missing column": (
+        lambda path: written(path, MANY.replace("hashed_url", "url", 1).encode()),
+        r"line 1: .*hashed_url is missing",
+    ),
+    "doubled column": (
+        lambda path: written(path, b"hashed_url," + MANY.encode().replace(b"\n", b"\nx,").removesuffix(b"x,")),
+        "hashed_url is there twice",
+    ),
+    "semicolons": (lambda path: written(path, MANY.replace(",", ";").encode()), "is missing"),
+    "cut gzip": (cut_gzip, r"browsing_train\.csv\.gz cannot be read to its end"),
+    "cut zip": (cut_zip, r"browsing_train\.zip cannot be read to its end: File is not a zip file"),
+    "flipped zip": (flipped_zip, r"browsing_train\.zip.* cannot be read to its end"),
+    "cut parquet": (cut_parquet, r"browsing_train\.parquet cannot be read to its end"),
+    "no gzip": (
+        lambda path: written(path.with_suffix(".csv.gz"), MANY.encode()),
+        r"browsing_train\.csv\.gz cannot be read to its end",
+    ),
+    "no parquet": (
+        lambda path: written(path.with_suffix(".parquet"), MANY.encode()),
+        r"browsing_train\.parquet cannot be read to its end",
+    ),
+    "not UTF-8": (lambda path: written(path, late(b"caf\xe9")), r"browsing_train\.csv, line 5002: .*not valid UTF-8"),
+    "UTF-16": (lambda path: written(path, MANY.encode("utf-16")), r"browsing_train\.csv"),
+    "an endless row": (lambda path: written(path, late(b'"' + b"x" * (40 << 20))), "row longer than 16 MB"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_of_a_bad_file_lands_and_the_others_do(tmp_path, root, fault):
+    make, message = FAULTS[fault]
+    source = write_source(tmp_path / "source", {name: text for name, text in shop().items() if "browsing" not in name})
+    make(source / "browsing_train.csv")
+
+    with pytest.raises(LandingError, match=message) as caught:
+        land(source, root, now=NOW)
+
+    assert caught.value.hint
+    assert "Nothing of it has landed; landed have" in caught.value.message
+    assert caught.value.report.landed == 5
+    index = read_index(root)
+    assert index.days[DAY_ONE].rows == {"browsing": 0, "search": 2, "rejected": 0}
+    assert index.catalog.rows["catalog"] == 3
+    assert files_for(root, "browsing", DAY_ONE) == []
+    assert not list((root / "_staging").iterdir())
+
+
+def test_a_bad_file_replaces_nothing(tmp_path, root):
+    from datetime import date
+
+    land(only_browsing(tmp_path / "a", [browsing()]), root, now=NOW)
+    before = read_index(root)
+    bad = cut_gzip(tmp_path / "browsing_train.csv")
+    day = date.fromisoformat(DAY_ONE)
+
+    with pytest.raises(LandingError):
+        land(bad, root, replace=(day, day), now=NOW)
+
+    assert read_index(root) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path / "nowhere", "There is no"),
+        (lambda path: path, "holds none of browsing_train, search_train, sku_to_content"),
+        (lambda path: written(path / "events.csv", b"x"), "holds none of"),
+        (lambda path: written(path / "data.zip", b"x"), r"data\.zip is no readable \.zip"),
+    ],
+)
+def test_what_is_no_source(tmp_path, root, make, message):
+    with pytest.raises(LandingError, match=message):
+        land(make(tmp_path), root, now=NOW)
+
+
+def test_two_files_for_one_table(tmp_path, root):
+    source = write_source(write_source(tmp_path / "a", shop()), shop(), ".csv.gz")
+
+    with pytest.raises(LandingError, match=r"two files for the browsing table: .*\.csv and .*\.csv\.gz"):
+        land(source, root, now=NOW)
+
+
+def test_an_unlucky_extra_column_is_ignored(tmp_path, root):
+    rows = [(*browsing(), "1")] * 5000 + [(*browsing(), "not a number")]
+
+    report = land(write_source(tmp_path / "a", {"browsing_train": csv_text((*BROWSING, "extra"), rows)}), root, now=NOW)
+
+    assert report.landed == 5001
+
+
+AS_NOBODY = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from bigger_boat.data.landing import land
+from bigger_boat.errors import LandingError
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    land(Path(sys.argv[1]), Path(sys.argv[2]), now=datetime(2026, 3, 1, tzinfo=UTC))
+except LandingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("forbidden", ["source", "file", "root"])
+def test_missing_permissions_are_named(tmp_path_factory, forbidden):
+    path = tmp_path_factory.mktemp("shared")
+    for folder in (path, *list(path.parents)[:2]):
+        folder.chmod(0o755)
+    source, root = write_source(path / "source", shop()), path / "landing"
+    root.mkdir(mode=0o777)
+    root.chmod(0o500 if forbidden == "root" else 0o777)
+    (source / "browsing_train.csv").chmod(0o000 if forbidden == "file" else 0o644)
+    source.chmod(0o000 if forbidden == "source" else 0o755)
+
+    answer = subprocess.run([sys.executable, "-c", AS_NOBODY, source, root], capture_output=True, text=True)
+    source.chmod(0o755)
+
+    named = {"source": source, "file": source / "browsing_train.csv", "root": root}[forbidden]
+    assert str(named) in answer.stdout, answer.stderr
+    assert "permission" in answer.stdout
