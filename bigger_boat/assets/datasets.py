@@ -20,13 +20,12 @@ from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.storage import LocalStorage
-from bigger_boat.resources.warehouse import DuckDBWarehouse
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 INTENT, RECOMMENDATION = "intent_dataset", "recommendation_dataset"
-WAREHOUSE_POOL = "warehouse"
 
 
 @dg.asset(
@@ -34,7 +33,7 @@ WAREHOUSE_POOL = "warehouse"
     io_manager_key=ADDRESS_IO,
     owners=DATA_OWNERS,
     kinds={"python", "polars", "parquet"},
-    deps=["cart_sessions"],
+    deps=["cart_sessions", "sessions"],
     pool=WAREHOUSE_POOL,
     code_version="1",
 )

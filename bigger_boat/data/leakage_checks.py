@@ -20,6 +20,17 @@ SESSION = ["session_id", "session_date"]
 CART_SESSION_COLUMNS = (*SESSION, "actions", "timestamps_ms", "first_add_index", "bought")
 """What is read of ``cart_sessions`` to check labels; the last two are counted by the warehouse's SQL."""
 
+FACTS = {
+    "session_id": pl.String,
+    "session_date": pl.Date,
+    "first_add_index": pl.Int64,
+    "bought": pl.Boolean,
+    "events_before_purchase": pl.Int64,
+    "purchase_ms": pl.Int64,
+    "expected": pl.Int64,
+}
+"""What the warehouse says of a session: ``expected`` is the number of cuts it reaches; ``purchase_ms`` may be null."""
+
 
 @check
 def events_end_before_label(directory: Path) -> Finding:
@@ -90,7 +101,9 @@ def labels_match_sessions(directory: Path, cart_sessions: Iterable[pa.RecordBatc
         if wrong.height:
             faults.append(f"{wrong.height:,} examples {rule}: {examples_of(wrong)}.")
     found = examples.group_by(SESSION).agg(found=pl.len())
-    missing = facts.join(found, on=SESSION, how="left").filter(pl.col("found").fill_null(0) != pl.col("expected"))
+    missing = facts.join(found, on=SESSION, how="left").filter(
+        pl.col("found").fill_null(0).cast(pl.Int64) != pl.col("expected")
+    )
     if missing.height:
         faults.append(
             f"{missing.height:,} sessions have not as many examples as they reach cuts: {examples_of(missing)}."
@@ -104,16 +117,14 @@ def _session_facts(cart_sessions: Iterable[pa.RecordBatch]) -> pl.DataFrame:
     purchase = actions.list.eval(pl.element().eq("purchase").arg_max()).list.first()
     before = pl.when(actions.list.contains("purchase")).then(purchase).otherwise(actions.list.len()).cast(pl.Int64)
     reached = [pl.col("first_add_index") + 1 + cut <= pl.col("events_before_purchase") for cut in INTENT_CUTS]
-    frames = [
-        pl.from_arrow(pa.Table.from_batches([batch.select(CART_SESSION_COLUMNS)]))
-        .with_columns(events_before_purchase=before)
-        .with_columns(
+    frames = [pl.DataFrame(schema=FACTS)]
+    for batch in cart_sessions:
+        frame = pl.from_arrow(pa.Table.from_batches([batch.select(CART_SESSION_COLUMNS)]))
+        frame = frame.with_columns(events_before_purchase=before).with_columns(
             purchase_ms=pl.col("timestamps_ms").list.get(pl.col("events_before_purchase"), null_on_oob=True),
             expected=pl.sum_horizontal(reached),
         )
-        .drop("actions", "timestamps_ms")
-        for batch in cart_sessions
-    ]
+        frames.append(frame.select(*FACTS).cast(FACTS))
     return pl.concat(frames)
 
 
