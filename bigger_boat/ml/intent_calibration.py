@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PRIOR_DEVIATION = 0.25
-"""How far, a priori, a trust lies from 1: a small validation set must not overturn what training found."""
+TRUST_DEVIATION, SHIFT_DEVIATION = 0.25, 0.15
+"""How far, a priori, a trust lies from 1 and the shift from 0: few validation sessions must not overturn training."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,21 @@ class Calibration:
         return self.linear * addends[:, 0] + self.deep * addends[:, 1:].mean(axis=1) + self.shift
 
 
-def fit_calibration(addends: np.ndarray, labels: np.ndarray, steps: int = 25) -> Calibration:
+def fit_calibration(addends: np.ndarray, labels: np.ndarray, sessions: int, steps: int = 25) -> Calibration:
     """Return the most likely calibration given ``addends`` (N, 1 + members) and boolean ``labels`` (N,).
 
-    Maximum a posteriori by Newton's method: log loss plus a normal prior of ``PRIOR_DEVIATION`` around 1 on both
-    trusts (Platt's method, kept from overfitting). Trusts are never negative: a part may be ignored, not turned round.
+    Maximum a posteriori by Newton's method: Platt's method with normal priors around the identity. The N rows come from
+    ``sessions`` sessions and weigh as much as those, since rows of one session are no independent evidence. Trusts are
+    never negative: a part may be ignored, not turned round.
     """
     features = np.column_stack([addends[:, 0], addends[:, 1:].mean(axis=1), np.ones(len(labels))])
     centre = np.array([1.0, 1.0, 0.0])
-    precision = np.diag([PRIOR_DEVIATION**-2, PRIOR_DEVIATION**-2, 1.0])
+    precision = np.diag([TRUST_DEVIATION**-2, TRUST_DEVIATION**-2, SHIFT_DEVIATION**-2])
+    weight = sessions / max(len(labels), 1)
     found = centre.copy()
     for _ in range(steps):
         probability = 1 / (1 + np.exp(-np.clip(features @ found, -30, 30)))
-        gradient = features.T @ (probability - labels) + precision @ (found - centre)
-        curvature = (features * (probability * (1 - probability))[:, None]).T @ features + precision
+        gradient = weight * features.T @ (probability - labels) + precision @ (found - centre)
+        curvature = weight * (features * (probability * (1 - probability))[:, None]).T @ features + precision
         found = found - np.linalg.solve(curvature, gradient)
     return Calibration(max(float(found[0]), 0.0), max(float(found[1]), 0.0), float(found[2]))

@@ -60,7 +60,7 @@ class IntentConfig:
     batch_size: int = 64
     epochs: int = 40
     patience: int = 6
-    linear_strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    linear_strengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     between_cuts_weight: float = 0.5
     max_events: int = 100
     drop_skus: float = 0.1
@@ -72,7 +72,7 @@ class IntentConfig:
     @classmethod
     def quick(cls, seed: int = 0) -> "IntentConfig":
         """Seconds on two cores: what ``make run`` uses."""
-        return cls(units=24, members=2, batch_size=128, epochs=10, patience=2, seed=seed)
+        return cls(units=24, members=2, batch_size=128, epochs=12, patience=3, learning_rate=1e-2, seed=seed)
 
     @classmethod
     def full(cls, seed: int = 0) -> "IntentConfig":
@@ -177,7 +177,7 @@ def fit_intent(
     checkpoint = checkpoint_dir / "intent.npz" if checkpoint_dir else None
     history = train_network(network, examples, config, config.epochs, judge, progress, checkpoint)
     epochs = min(history, key=lambda log: log.validation).epoch
-    calibration = fit_calibration(addends(network, checks), labels)
+    calibration = fit_calibration(addends(network, checks), labels, _sessions(validation))
     choice = IntentChoice(config, epochs, config.linear_strengths[chosen], calibration)
     return IntentModel(choice, sku_ids, table, network, _prior_logit(train), history)
 
@@ -203,6 +203,10 @@ def refit(
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
+
+
+def _sessions(frame: pl.DataFrame) -> int:
+    return frame.select("session_id", "session_date").n_unique()
 
 
 def _prior_logit(frame: pl.DataFrame) -> float:
