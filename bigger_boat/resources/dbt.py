@@ -1,8 +1,9 @@
 """dbt in this process, speaking dagster-dbt's language.
 
-dagster-dbt starts dbt as a subprocess, which costs 10 to 30 s per invocation; ``dbtRunner`` with a parsed manifest costs one to two.
-``InProcessInvocation`` is dagster-dbt's invocation with another source of events: translation into outputs and checks is
-dagster-dbt's own. What belongs elsewhere: the manifest (``dbt_manifest.py``), which days to build (``assets/warehouse.py``).
+dagster-dbt starts dbt as a subprocess, which costs 10 to 30 s per invocation; ``dbtRunner`` with a parsed manifest
+costs one to two. ``InProcessInvocation`` is dagster-dbt's invocation with another source of events: translation into
+outputs and checks is dagster-dbt's own. What belongs elsewhere: the manifest (``dbt_manifest.py``), which days to build
+(``assets/warehouse.py``).
 """
 
 import queue
@@ -45,7 +46,7 @@ class DbtInProcess(dg.ConfigurableResource):
         manifest: Mapping[str, Any] | None = None,
         raise_on_error: bool = True,
     ) -> "InProcessInvocation":
-        """Prepare a dbt command, narrowed to the assets and checks of the context's run; it starts when it is streamed."""
+        """Prepare a dbt command for the assets and checks of the context's run; it starts when it is streamed."""
         params = get_updated_cli_invocation_params_for_context(
             context=context, manifest=manifest or {}, dagster_dbt_translator=DagsterDbtTranslator()
         )
@@ -56,7 +57,7 @@ class DbtInProcess(dg.ConfigurableResource):
             *params.selection_args,
             *common_flags(Path(self.project_dir).absolute(), target_path, self.target),
             "--no-write-json",
-            # a test runs if all it reads is selected or lies upstream: never against a table that this run leaves behind
+            # a test runs if all it reads is selected or upstream: never against a table that this run leaves behind
             *([] if args[0] == "run-operation" else ["--indirect-selection", params.indirect_selection or "buildable"]),
         ]
         return InProcessInvocation(
@@ -71,7 +72,7 @@ class DbtInProcess(dg.ConfigurableResource):
 
 
 class InProcessInvocation(DbtCliInvocation):
-    """One dbt command: streamed in a thread, so that events are seen as they happen and a cancelled step can interrupt it."""
+    """One dbt command, run in a thread: its events are seen as they happen, and a cancelled step interrupts it."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class InProcessInvocation(DbtCliInvocation):
         return bool(self._result.success)
 
     def get_error(self) -> Exception | None:
-        """Return a Failure that names each failed model or test, the database's message and the compiled SQL; None if all is well."""
+        """Return a Failure with each failed model or test, the message and the compiled SQL; None if all is well."""
         if self.is_successful():
             return None
         failed = [result for result in self.results if str(result.status) in FAILED]
@@ -166,8 +167,8 @@ class InProcessInvocation(DbtCliInvocation):
                     self._result = dbtRunner(manifest=manifest, callbacks=[forward]).invoke(list(self._args))
                 finally:
                     _close_connections()
-        except BaseException as error:  # noqa: BLE001 (carried over to the thread that waits)
-            self._result = _Broken(error)
+        except BaseException as error:
+            self._result = _Broken(error)  # raised again in the thread that waits
         finally:
             messages.put(None)
 

@@ -32,7 +32,7 @@ def common_flags(project_dir: Path, target_path: Path, target: str) -> list[str]
 
 @contextmanager
 def project_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set the variables that ``profiles.yml`` reads while dbt runs in this process; restore them and the directory after."""
+    """Set the variables that ``profiles.yml`` reads while dbt runs here; restore them and the directory after."""
     with _ONE_AT_A_TIME:
         directory, before = os.getcwd(), {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+WAREHOUSE_POOL = "warehouse"
+"""The concurrency pool of every step that opens the file: one at a time."""
+
 DATABASE_FILE = "warehouse.duckdb"
 """DuckDB calls a database after its file, and dbt's manifest names the database: the file's name is fixed."""
 
@@ -56,13 +59,13 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
         "price_bucket": "integer",
     },
 }
-"""The raw tables: the source's columns, plus what /collect adds."""
+"""The raw tables: the source's columns, plus what /collect adds. The catalog also has ``file_number``."""
 
 logger = logging.getLogger(__name__)
 
 
 class DuckDBWarehouse(dg.ConfigurableResource):
-    """One DuckDB file. It has one writer at a time and no readers beside it: a second process waits, then says who holds it."""
+    """One DuckDB file. One process has it at a time: a second one waits, then says who holds it."""
 
     path: str = Field(description=f"The database file; its name is {DATABASE_FILE}.")
     memory_limit: str = Field("2GB", description="What DuckDB may use before it spills to the temporary directory.")
@@ -72,7 +75,7 @@ class DuckDBWarehouse(dg.ConfigurableResource):
 
     @contextmanager
     def connect(self) -> Iterator["duckdb.DuckDBPyConnection"]:
-        """Open the database for writing, with the raw tables in it. Raises WarehouseError if it stays locked or is damaged."""
+        """Open the database for writing, with the raw tables in it. Raises WarehouseError if that cannot be."""
         connection = self._open()
         try:
             _create_raw_tables(connection)
@@ -86,10 +89,10 @@ class DuckDBWarehouse(dg.ConfigurableResource):
             pass
 
     def load_days(self, table: str, files_by_day: Mapping[str, Sequence[str]]) -> dict[str, int]:
-        """Replace these days of ``raw.table`` by their files' rows, all in one transaction; return the rows of each day.
+        """Replace these days of ``raw.table`` by their files' rows, all in one transaction; return each day's rows.
 
-        A day without files becomes empty. Raises WarehouseError, with nothing changed, if a file cannot be read or holds
-        rows of another day.
+        A day without files becomes empty. Raises WarehouseError, with nothing changed, if a file cannot be read or
+        holds rows of another day.
         """
         columns = ", ".join(RAW_COLUMNS[table])
         rows: dict[str, int] = {}
@@ -109,14 +112,16 @@ class DuckDBWarehouse(dg.ConfigurableResource):
         return rows
 
     def load_catalog(self, files: Sequence[str]) -> int:
-        """Replace ``raw.sku_to_content`` by these files' rows in one transaction; return how many."""
+        """Replace ``raw.sku_to_content`` by the rows of these files, oldest first, at once; return how many."""
         columns = ", ".join(RAW_COLUMNS["sku_to_content"])
+        rows = 0
         with self.connect() as connection, _transaction(connection):
             connection.execute("delete from raw.sku_to_content")
-            if not files:
-                return 0
-            query = f"insert into raw.sku_to_content ({columns}) select {columns} from {_PARQUET}"
-            return _execute_on_files(connection, query, [str(file) for file in files]).fetchone()[0]
+            for number, file in enumerate(files):
+                numbered = f"select {columns}, {number} from {_PARQUET}"
+                query = f"insert into raw.sku_to_content ({columns}, file_number) {numbered}"
+                rows += _execute_on_files(connection, query, [str(file)]).fetchone()[0]
+        return rows
 
     @contextmanager
     def read(self, sql: str, params: Sequence[object] = ()) -> Iterator["pa.RecordBatchReader"]:
@@ -127,9 +132,10 @@ class DuckDBWarehouse(dg.ConfigurableResource):
         finally:
             connection.close()
 
-    def row_counts(self, table: str, day_column: str, first: date, last: date) -> dict[str, int]:
-        """Return the rows of each day from ``first`` to ``last``, days without rows included (``day_column`` may be an expression)."""
-        sql = f"select cast({day_column} as date) as day, count(*) from {table} where {day_column} between ? and ? group by 1"
+    def row_counts(self, table: str, day_column: str, first: date | str, last: date | str) -> dict[str, int]:
+        """Return the rows of each day from ``first`` to ``last``, days without rows included."""
+        first, last = date.fromisoformat(str(first)), date.fromisoformat(str(last))
+        sql = f"select {day_column}, count(*) from {table} where {day_column} between ? and ? group by 1"
         connection = self._open()
         try:
             counted = dict(self._run(connection, sql, [first, last]).fetchall())
@@ -186,7 +192,7 @@ class DuckDBWarehouse(dg.ConfigurableResource):
                 if holder is None:
                     raise WarehouseError(
                         f"The warehouse {self.path} cannot be opened: {_first_line(error)}.",
-                        "Check disk and permissions; if the file is damaged, delete it and backfill from the landing zone.",
+                        "Check disk and permissions; if the file is damaged, delete it and backfill all days.",
                     ) from error
                 if time.monotonic() >= deadline:
                     raise WarehouseError(
@@ -216,7 +222,8 @@ def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
     connection.execute("create schema if not exists raw")
     for table, columns in RAW_COLUMNS.items():
         typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        connection.execute(f"create table if not exists raw.{table} ({typed})")
+        extra = ", file_number integer" if table == "sku_to_content" else ""
+        connection.execute(f"create table if not exists raw.{table} ({typed}{extra})")
 
 
 @contextmanager
@@ -265,7 +272,7 @@ def _execute_on_files(
         return connection.execute(query, [files])
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
         raise WarehouseError(
-            f"A landed file cannot be loaded: {_first_line(error)}. Nothing was changed; the files were {', '.join(files)}.",
+            f"A landed file cannot be loaded: {_first_line(error)}. Nothing was changed. Files: {', '.join(files)}.",
             "Land the source again with bigger-boat land --replace.",
         ) from error
 

@@ -8,10 +8,11 @@ ranked as (
 
     select
         *,
-        -- one product can come in several files: the fullest row wins, and among equals the order is total
+        -- the newest file wins, within a file the fullest row, and among equals the order is total
         row_number() over (
             partition by sku
             order by
+                file_number desc,
                 case when description_vector is null then 1 else 0 end
                 + case when image_vector is null then 1 else 0 end
                 + case when category is null then 1 else 0 end

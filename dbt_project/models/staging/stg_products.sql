@@ -11,7 +11,8 @@ final as (
         category_hash as category,
         cast(price_bucket as int) as price_bucket,
         description_vector,
-        image_vector
+        image_vector,
+        file_number
     from source
 
 )

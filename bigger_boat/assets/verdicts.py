@@ -1,0 +1,83 @@
+"""How a check says which days it speaks for: written into its metadata here, read by ``quality.py``.
+
+Two forms: a verdict for each day (``days``, JSON), or one for every day of a range (``first_day``, ``last_day``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+DAYS, FIRST_DAY, LAST_DAY = "days", "first_day", "last_day"
+PARTITION_TAG = "dagster/partition"
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+@dataclass(frozen=True)
+class DayVerdict:
+    """What a check found on one day: ``reason`` is "" where it passed."""
+
+    passed: bool
+    reason: str = ""
+    rows: int = 0
+
+
+def days_between(first: str, last: str) -> list[str]:
+    """Return the days from first to last, both included, as ``YYYY-MM-DD``."""
+    start, end = date.fromisoformat(first), date.fromisoformat(last)
+    return [(start + timedelta(days=offset)).isoformat() for offset in range((end - start).days + 1)]
+
+
+def with_neighbours(first: str, last: str) -> tuple[str, str]:
+    """Return the range one day wider on either side: what a change of its days rebuilds."""
+    one = timedelta(days=1)
+    return (date.fromisoformat(first) - one).isoformat(), (date.fromisoformat(last) + one).isoformat()
+
+
+def range_metadata(first: str, last: str) -> dict[str, dg.MetadataValue]:
+    """Return metadata that says: this verdict is for every day from first to last."""
+    return {FIRST_DAY: dg.MetadataValue.text(first), LAST_DAY: dg.MetadataValue.text(last)}
+
+
+def day_metadata(verdicts: Mapping[str, DayVerdict]) -> dict[str, dg.MetadataValue]:
+    """Return metadata with a verdict for each day."""
+    span = range_metadata(min(verdicts), max(verdicts)) if verdicts else {}
+    return {DAYS: dg.MetadataValue.json({day: asdict(verdict) for day, verdict in sorted(verdicts.items())}), **span}
+
+
+def check_result(
+    verdicts: Mapping[str, DayVerdict], *, asset_key: dg.AssetKey | None = None, check_name: str | None = None
+) -> dg.AssetCheckResult:
+    """Return the result of a check that looked at each day; it fails if a day fails, and says which and why."""
+    failed = {day: verdict.reason for day, verdict in sorted(verdicts.items()) if not verdict.passed}
+    rows = sum(verdict.rows for verdict in verdicts.values())
+    passed = f"{len(verdicts)} days with {rows:,} rows are as they should be."
+    return dg.AssetCheckResult(
+        passed=not failed,
+        asset_key=asset_key,
+        check_name=check_name,
+        description="; ".join(f"{day}: {reason}" for day, reason in list(failed.items())[:5]) or passed,
+        metadata=day_metadata(verdicts),
+    )
+
+
+def read_verdict(
+    metadata: Mapping[str, dg.MetadataValue], passed: bool, description: str, day: str
+) -> DayVerdict | None:
+    """Return what an evaluation says about a day; None if it did not look at it."""
+    if DAYS in metadata:
+        found: dict[str, Any] | None = metadata[DAYS].value.get(day)  # type: ignore[union-attr]
+        return DayVerdict(**found) if found else None
+    if FIRST_DAY in metadata and metadata[FIRST_DAY].value <= day <= metadata[LAST_DAY].value:  # type: ignore[operator]
+        return DayVerdict(passed, "" if passed else description)
+    return None
+
+
+def run_range(tags: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return first and last day of a run from its tags; None for a run without partitions."""
+    if PARTITION_TAG in tags:
+        return tags[PARTITION_TAG], tags[PARTITION_TAG]
+    first, last = (tags.get(tag) for tag in RANGE_TAGS)
+    return (first, last) if first and last else None

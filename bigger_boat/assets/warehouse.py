@@ -1,0 +1,197 @@
+"""The warehouse: dbt's models as assets, its tests as checks, and the schema that Python reads ``sessions`` by.
+
+What belongs elsewhere: the SQL and its tests (``dbt_project/``), running dbt (``resources/dbt.py``).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster import AssetKey
+from dagster_dbt import DagsterDbtTranslator, dbt_assets
+
+from bigger_boat.assets.common import DATA_OWNERS, readable_failures
+from bigger_boat.assets.verdicts import (
+    DayVerdict,
+    check_result,
+    days_between,
+    range_metadata,
+    run_range,
+    with_neighbours,
+)
+from bigger_boat.errors import WarehouseError
+from bigger_boat.partitions import daily_partitions
+from bigger_boat.resources.dbt import DbtInProcess
+from bigger_boat.resources.dbt_manifest import manifest_path
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+
+DAY_COLUMNS = {
+    "distinct_events": "event_date",
+    "session_stats": "event_date",
+    "sessions": "session_date",
+    "cart_sessions": "session_date",
+}
+"""The tables by day, and which column is the day."""
+
+ROWS_PER_VALIDATION = 100_000
+SESSIONS = AssetKey("sessions")
+
+
+class WarehouseTranslator(DagsterDbtTranslator):
+    """Our groups and owners; keys, descriptions and checks are dagster-dbt's."""
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:  # noqa: ARG002 (dagster-dbt's interface)
+        """Everything dbt builds is the warehouse."""
+        return "warehouse"
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 (dagster-dbt's interface)
+        """The data team."""
+        return DATA_OWNERS
+
+
+def _manifest() -> dict[str, Any]:
+    path = manifest_path()
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise WarehouseError(
+            f"dbt's manifest {path} is not there: the graph cannot be drawn without it.",
+            "Run any bigger-boat command, which builds it.",
+        ) from error
+
+
+MANIFEST = _manifest()
+
+
+@dbt_assets(
+    manifest=MANIFEST,
+    name="warehouse_days",
+    select=" ".join(["stg_browsing", "stg_search", *DAY_COLUMNS]),
+    dagster_dbt_translator=WarehouseTranslator(),
+    partitions_def=daily_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool=WAREHOUSE_POOL,
+)
+def warehouse_days(
+    context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: DuckDBWarehouse
+) -> Iterator[dg.Output | dg.AssetCheckResult | dg.AssetObservation]:
+    """Build the run's days, and the day on either side, in one dbt invocation."""
+    first, last = min(context.partition_keys), max(context.partition_keys)
+    with readable_failures():
+        warehouse.prepare()
+        build = ["build", "--exclude-resource-type", "unit_test"]
+        invocation = dbt.cli([*build, "--vars", json.dumps({"first_day": first, "last_day": last})], context=context)
+        events, failure = _all_events(invocation.stream())
+    _count_rows(context, warehouse, events, first, last)
+    for event in events:
+        yield _with_range(event, *with_neighbours(first, last))
+    if failure:
+        raise failure
+
+
+@dbt_assets(
+    manifest=MANIFEST,
+    name="warehouse_catalog",
+    select="stg_products products",
+    dagster_dbt_translator=WarehouseTranslator(),
+    pool=WAREHOUSE_POOL,
+)
+def warehouse_catalog(
+    context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: DuckDBWarehouse
+) -> Iterator[dg.Output | dg.AssetCheckResult | dg.AssetObservation]:
+    """Build the catalog."""
+    with readable_failures():
+        warehouse.prepare()
+        invocation = dbt.cli(["build", "--exclude-resource-type", "unit_test"], context=context)
+        events, failure = _all_events(invocation.stream())
+    for event in events:
+        if isinstance(event, dg.Output) and event.output_name == "products":
+            context.add_asset_metadata({"dagster/row_count": warehouse.count("products")}, asset_key="products")
+        yield event
+    if failure:
+        raise failure
+
+
+@dg.asset_check(asset=SESSIONS, blocking=True, pool=WAREHOUSE_POOL)
+def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: DuckDBWarehouse) -> dg.AssetCheckResult:
+    """Every day of ``sessions`` that the run touched is as the code that reads it expects (Pandera)."""
+    with readable_failures():
+        days = run_range(context.run.tags)
+        first, last = with_neighbours(*days) if days else _all_days(warehouse)
+        return check_result(validate_days(warehouse, warehouse.row_counts("sessions", "session_date", first, last)))
+
+
+def validate_days(warehouse: DuckDBWarehouse, rows_by_day: Mapping[str, int]) -> dict[str, DayVerdict]:
+    """Return a verdict per day. Days are read together up to a number of rows, and one by one where one is wrong."""
+    verdicts: dict[str, DayVerdict] = {}
+    for days in _groups(rows_by_day):
+        reason = _schema_faults(warehouse, days)
+        for day in days:
+            fault = _schema_faults(warehouse, [day]) if reason and len(days) > 1 else reason
+            verdicts[day] = DayVerdict(not fault, fault, rows_by_day[day])
+    return verdicts
+
+
+def _schema_faults(warehouse: DuckDBWarehouse, days: list[str]) -> str:
+    """Return what of these days' sessions is not as the schema says; "" where all is."""
+    import polars as pl
+
+    from bigger_boat.data.schemas import schema_failures, sessions_schema
+
+    with warehouse.read("select * from sessions where session_date between ? and ?", [days[0], days[-1]]) as reader:
+        frame = pl.DataFrame(pl.from_arrow(reader.read_all()))
+    failures = schema_failures(sessions_schema(), frame)
+    return f"{failures.count:,} failures, such as: {'; '.join(failures.examples)}" if failures else ""
+
+
+def _groups(rows_by_day: Mapping[str, int]) -> Iterator[list[str]]:
+    """Split days into neighbouring groups of at most ROWS_PER_VALIDATION rows (a larger day stands alone)."""
+    group: list[str] = []
+    rows = 0
+    for day in sorted(rows_by_day):
+        if group and rows + rows_by_day[day] > ROWS_PER_VALIDATION:
+            yield group
+            group, rows = [], 0
+        group.append(day)
+        rows += rows_by_day[day]
+    if group:
+        yield group
+
+
+def _all_days(warehouse: DuckDBWarehouse) -> tuple[str, str]:
+    with warehouse.read(
+        "select min(session_date)::varchar as first, max(session_date)::varchar as last from sessions"
+    ) as reader:
+        row = reader.read_all().to_pylist()[0]
+    if row["first"] is None:
+        raise WarehouseError("sessions is empty: nothing to check.", "Materialize sessions for some days first.")
+    return str(row["first"]), str(row["last"])
+
+
+def _all_events(stream: Iterator[Any]) -> tuple[list[Any], Exception | None]:
+    """Run dbt to its end, so that the file is free again; return its events, and the failure to raise after them."""
+    events: list[Any] = []
+    try:
+        events.extend(stream)
+    except dg.Failure as failure:
+        return events, failure
+    return events, None
+
+
+def _count_rows(
+    context: dg.AssetExecutionContext, warehouse: DuckDBWarehouse, events: list[Any], first: str, last: str
+) -> None:
+    """Attach the rows of each day to the tables that were built."""
+    days = days_between(first, last)
+    built = {event.output_name for event in events if isinstance(event, dg.Output)}
+    for table, day_column in DAY_COLUMNS.items():
+        if table in built:
+            for day, rows in warehouse.row_counts(table, day_column, days[0], days[-1]).items():
+                context.add_asset_metadata({"dagster/partition_row_count": rows}, asset_key=table, partition_key=day)
+
+
+def _with_range(event: Any, first: str, last: str) -> Any:
+    if isinstance(event, dg.AssetCheckResult):
+        return event.with_metadata({**event.metadata, **range_metadata(first, last)})
+    return event
