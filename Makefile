@@ -29,10 +29,10 @@ up: install  ## web UI and endpoint, until Ctrl-C
 	@$(BIN)/bigger-boat up
 
 test: install  ## the tests (at most 12 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
 
 test-slow: install  ## the long tests
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m slow
 
 bench: install  ## benchmarks, each a ratio against a peer
 	$(BIN)/bigger-boat bench

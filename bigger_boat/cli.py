@@ -13,7 +13,11 @@ from bigger_boat.errors import BiggerBoatError, LandingError, ServerError
 from bigger_boat.settings import PROJECT_DIR, Settings, get_settings
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", help="From shopping events to live endpoints."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="From shopping events to live endpoints.",
 )
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
@@ -59,7 +63,7 @@ def land(
 @app.command(epilog="Example: bigger-boat run --select '+recommendation_endpoint'")
 def run(
     select: Annotated[str, typer.Option(help="assets, in Dagster's selection syntax")] = "*",
-    max_workers: Annotated[int, typer.Option(min=1, help="processes side by side; 1: all in this one")] = 1,
+    max_workers: Annotated[int, typer.Option(min=1, help="steps side by side; 1: all in one process")] = 1,
     size: Size = None,
     force: Annotated[bool, typer.Option(help="make everything selected again, also what is up to date")] = False,
     demo: Annotated[bool, typer.Option(help="simulate a shop if none has landed, start the endpoint, ask it")] = False,
@@ -67,10 +71,10 @@ def run(
     """Bring the graph up to date with what has landed: only what is missing or behind is made."""
     from bigger_boat import demo as tour
 
-    settings = _prepare(size or ("quick" if demo else None))
+    settings = _prepare(size or ("quick" if demo else None), max_workers)
     if demo:
         tour.open_shop(settings, _land)
-    _run(settings, select, max_workers, force, before=tour.start_server if demo else None)
+    _run(settings, select, force, before=tour.start_server if demo else None)
     if demo:
         tour.ask(settings)
 
@@ -82,9 +86,9 @@ def backfill(
     select: Annotated[str, typer.Option(help="partitioned assets, in Dagster's selection syntax")] = "+cart_sessions",
 ) -> None:
     """Make the tables of these days again, also where they are up to date."""
-    settings = _prepare(None)
+    settings = _prepare(None, max_workers=1)
     days = [(first + timedelta(days=n)).date().isoformat() for n in range((last - first).days + 1)]
-    _run(settings, select, 1, force=True, days=days)
+    _run(settings, select, force=True, days=days)
 
 
 @app.command(epilog="Example: bigger-boat up")
@@ -92,7 +96,7 @@ def up() -> None:
     """Start the web UI and the endpoint, until Ctrl-C."""
     from bigger_boat import demo as tour
 
-    tour.up(_prepare(None))
+    tour.up(_prepare())
 
 
 @app.command(epilog="Example: bigger-boat serve --port 8080")
@@ -158,14 +162,16 @@ def bench(names: Annotated[list[str] | None, typer.Argument(help="files of bench
 @app.command(hidden=True)
 def prepare() -> None:
     """Build what importing the definitions reads: dbt's manifest."""
-    _prepare(None)
+    _prepare()
 
 
-def _prepare(size: str | None) -> Settings:
+def _prepare(size: str | None = None, max_workers: int | None = None) -> Settings:
     """Set up this process and its children for Dagster; return the settings."""
     if size:
         os.environ["BIGGER_BOAT_SIZE"] = size
-        get_settings.cache_clear()
+    if max_workers:
+        os.environ["BIGGER_BOAT_MAX_WORKERS"] = str(max_workers)
+    get_settings.cache_clear()
     settings = get_settings()
     instance_dir = settings.data_dir / "dagster"
     instance_dir.mkdir(parents=True, exist_ok=True)
@@ -173,7 +179,7 @@ def _prepare(size: str | None) -> Settings:
     os.environ["DAGSTER_INSTANCE_DIR"] = str(instance_dir)
     os.environ["DAGSTER_HOME"] = str(PROJECT_DIR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from bigger_boat.resources.dbt import ensure_manifest
+    from bigger_boat.resources.dbt_manifest import ensure_manifest
 
     ensure_manifest(settings.dbt_project_dir)
     return settings
@@ -198,7 +204,7 @@ def _land(
     show_landing(report)
 
 
-def _run(settings: Settings, select: str, max_workers: int, force: bool, days=None, before=None) -> None:
+def _run(settings: Settings, select: str, force: bool, days=None, before=None) -> None:
     """Plan, say what will be done, do it, and leave with an exit code where it failed."""
     import warnings
 
@@ -207,7 +213,7 @@ def _run(settings: Settings, select: str, max_workers: int, force: bool, days=No
 
     from bigger_boat.automation import plan as planning
     from bigger_boat.automation import runner
-    from bigger_boat.console import RunPrinter, heading, say, show_failures, show_plan
+    from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
     from bigger_boat.data.landing_index import read_index
 
     index = read_index(settings.landing_dir)
@@ -236,8 +242,8 @@ def _run(settings: Settings, select: str, max_workers: int, force: bool, days=No
             say("  Everything selected is up to date; --force makes it again.")
             return
         show_plan(plan)
-        with RunPrinter() as printer:
-            outcome = runner.execute(plan, instance, printer.on_event, max_workers)
+        with quiet(settings.data_dir / "logs" / "run.log"), RunPrinter() as printer:
+            outcome = runner.execute(plan, instance, printer.on_event)
     if not outcome.success:
         show_failures(outcome.failures, outcome.refused)
         say("\n  What is done stays done: the same command goes on from there. See the run in the web UI: make up")

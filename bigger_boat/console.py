@@ -3,9 +3,13 @@
 What belongs elsewhere: running (``automation/runner.py``), parsing of commands (``cli.py``).
 """
 
+import os
+import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 from rich.console import Console
@@ -18,6 +22,29 @@ SUMMARY = "summary"
 """Metadata key: what a step's line says about its result."""
 
 console = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Send what libraries write to standard error (and, from a step, to standard output) to ``log``, not to the person.
+
+    Works on file descriptors, because TensorFlow writes to them directly; ``say`` goes on to the terminal.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with log.open("ab") as sink, os.fdopen(os.dup(1), "w") as terminal:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        console.file = terminal
+        try:
+            yield
+        finally:
+            terminal.flush()
+            console.file = None
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
 
 
 def say(text: str) -> None:

@@ -29,8 +29,15 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
         asset_checks=dg.load_asset_checks_from_modules(GRAPH),
         jobs=JOBS,
         resources={**build_resources(settings), **overrides},
-        executor=dg.multiprocess_executor.configured({"max_concurrent": settings.max_workers}),
+        executor=_executor(settings.max_workers),
     )
+
+
+def _executor(max_workers: int) -> dg.ExecutorDefinition:
+    """Return one process for one worker (TensorFlow is imported once), else a process per step, so many at a time."""
+    if max_workers == 1:
+        return dg.in_process_executor
+    return dg.multiprocess_executor.configured({"max_concurrent": max_workers})
 
 
 defs = build_definitions(get_settings())

@@ -28,14 +28,15 @@ def read_report(storage: LocalStorage, address: str) -> dict[str, Any]:
 def intent_report(intent_dataset: str, intent_model: str, storage: LocalStorage) -> dg.Output[str]:
     """How good the intent candidate is, per cut, beside the base rate and logistic regression on counts."""
     from bigger_boat.ml.bundle import read_bundle
-    from bigger_boat.ml.intent_plots import plot_pr_auc_by_cut
-    from bigger_boat.ml.intent_task import KIND, IntentTask, report_rows
+    from bigger_boat.ml.intent_plots import calibration_plot, pr_auc_by_cut
+    from bigger_boat.ml.intent_task import KIND, IntentTask, report_rows, reports_of
 
     with readable_failures(), storage.draft("reports/intent_report") as draft:
         folder, manifest = verified_dataset(storage, intent_dataset)
         task = IntentTask(folder)
         bundle = read_bundle(storage.fetch(intent_model))
-        scores = task.scores(task.load(bundle), "test")
+        test, predictions = task.predictions(task.load(bundle), "test")
+        scores = reports_of(test, predictions)
         report = _report("intent_model", intent_model, manifest.version, bundle.info["metrics"]["validation"], scores)
         (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
     rows = report_rows(scores)
@@ -49,7 +50,8 @@ def intent_report(intent_dataset: str, intent_model: str, storage: LocalStorage)
             "reason": report["chosen"]["reason"],
             "test": table(rows),
             "test_by_cut": table(scores[KIND]["cuts"]),
-            "pr_auc_by_cut": plot(plot_pr_auc_by_cut(scores)),
+            "pr_auc_by_cut": plot(pr_auc_by_cut(scores)),
+            "calibration": plot(calibration_plot(test["label"].to_numpy(), predictions)),
         },
     )
 

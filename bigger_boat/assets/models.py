@@ -49,7 +49,7 @@ def intent_model(
 ) -> dg.Output[str]:
     """LSTM over actions, time gaps and product vectors: will this session with a cart end in a purchase?"""
     from bigger_boat.ml.intent_model import IntentConfig
-    from bigger_boat.ml.intent_plots import plot_learning_curve
+    from bigger_boat.ml.intent_plots import learning_curve
     from bigger_boat.ml.intent_task import IntentTask, report_rows
 
     with readable_failures():
@@ -79,7 +79,7 @@ def intent_model(
             "epochs": model.choice.epochs,
             "pr_auc": lstm,
             "validation": table(rows),
-            "learning_curve": plot(plot_learning_curve(model.history)),
+            "learning_curve": plot(learning_curve(model.history)),
         },
     )
 

@@ -1,4 +1,4 @@
-"""Runs a plan through Dagster in this process (or in several), one at a time per data folder, and tells what happens.
+"""Runs a plan through Dagster, one run at a time per data folder, and tells what happens.
 
 What belongs elsewhere: what has to be done (``plan.py``), how it is shown (``cli.py``).
 """
@@ -35,9 +35,7 @@ class Outcome:
     refused: bool = False
 
 
-def execute(
-    plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None], max_workers: int = 1
-) -> Outcome:
+def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None]) -> Outcome:
     """Make what the plan says; one run per range of days, the last of which also makes the unpartitioned assets.
 
     ``on_event`` gets each Dagster event with its time (s since the epoch) as it happens, in another thread.
@@ -50,7 +48,7 @@ def execute(
         tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())})}
         if block:
             tags |= {RANGE_START: block[0], RANGE_END: block[1]}
-        run_id, success = _execute_run(instance, keys, tags, on_event, max_workers)
+        run_id, success = _execute_run(instance, keys, tags, on_event)
         run_ids.append(run_id)
         if not success:
             failures, refused = _failures(instance, run_id)
@@ -58,16 +56,15 @@ def execute(
     return Outcome(True, tuple(run_ids))
 
 
-def _execute_run(instance, keys, tags, on_event, max_workers: int) -> tuple[str, bool]:
+def _execute_run(instance, keys, tags, on_event) -> tuple[str, bool]:
     repository = ReconstructableRepository.for_module("bigger_boat.definitions", "defs")
-    executor = {"in_process": {}} if max_workers == 1 else {"multiprocess": {"max_concurrent": max_workers}}
     with _following(instance, on_event):
         result = dg.execute_job(
             repository.get_reconstructable_job(ASSET_JOB),
             instance=instance,
             asset_selection=keys,
             tags=tags,
-            run_config={"execution": {"config": executor}},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
     return result.run_id, result.success

@@ -17,7 +17,7 @@ from bigger_boat.data.split_files import read_split
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.ml.gate import Comparison, GateCheck, bootstrap_interval, check_intent_baseline
-from bigger_boat.ml.golden import events_of, golden_examples
+from bigger_boat.ml.golden_requests import events_of, golden_examples
 from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
 from bigger_boat.ml.intent_metrics import intent_report, pr_auc
 from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, IntentModel, fit_intent, refit
@@ -78,16 +78,19 @@ class IntentTask:
 
         return SavedIntentModel(bundle.saved_model)
 
-    def scores(self, model: Predicts, split: str) -> dict[str, dict]:
-        """Return the report of the model, as ``KIND``, and of the baselines fitted on the training days, on a split."""
+    def predictions(self, model: Predicts, split: str) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+        """Return a split, and the probabilities of the model (``KIND``) and of baselines fitted on the training days."""
         frame = read_split(self.folder, split)
         models = {
             KIND: model,
             "logistic_regression": logistic_regression(self.train),
             "base_rate": BaseRate.fit(self.train),
         }
-        labels, cuts = frame["label"].to_numpy(), frame["cut"].to_numpy()
-        return {name: intent_report(labels, one.predict(frame), cuts).as_dict() for name, one in models.items()}
+        return frame, {name: one.predict(frame) for name, one in models.items()}
+
+    def scores(self, model: Predicts, split: str) -> dict[str, dict]:
+        """Return the reports of the model, as ``KIND``, and of the baselines on a split."""
+        return reports_of(*self.predictions(model, split))
 
     @staticmethod
     def baseline_checks(scores: Mapping[str, Mapping]) -> list[GateCheck]:
@@ -124,6 +127,12 @@ class IntentTask:
             golden=golden_examples(asked, lambda sessions, *_: model.offline_predictions(sessions)),
             info=dict(info),
         )
+
+
+def reports_of(frame: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    """Return the report of each model's probabilities on ``frame``, as plain numbers."""
+    labels, cuts = frame["label"].to_numpy(), frame["cut"].to_numpy()
+    return {name: intent_report(labels, probabilities, cuts).as_dict() for name, probabilities in predictions.items()}
 
 
 def report_rows(scores: Mapping[str, Mapping]) -> list[dict]:

@@ -1,0 +1,14 @@
+"""Every test process gets a data folder and days of its own, before anything of ours reads the environment."""
+
+import os
+import tempfile
+from pathlib import Path
+
+for name in [name for name in os.environ if name.startswith("BIGGER_BOAT_")]:
+    del os.environ[name]
+_data_dir = tempfile.TemporaryDirectory(prefix="bigger-boat-tests-")
+os.environ["BIGGER_BOAT_DATA_DIR"] = _data_dir.name
+os.environ["BIGGER_BOAT_START_DATE"] = "2026-10-01"
+os.environ["DAGSTER_HOME"] = str(Path(__file__).resolve().parent.parent)
+os.environ["DAGSTER_INSTANCE_DIR"] = _data_dir.name
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

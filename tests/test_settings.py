@@ -1,0 +1,68 @@
+from datetime import date
+
+import pytest
+
+from bigger_boat.errors import SettingsError
+from bigger_boat.partitions import DEFAULT_START_DATE, build_partitions, first_day
+from bigger_boat.settings import PROJECT_DIR, Settings, load_settings
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    monkeypatch.delenv("BIGGER_BOAT_DATA_DIR")
+    monkeypatch.delenv("BIGGER_BOAT_START_DATE")
+    return monkeypatch
+
+
+def test_defaults_lie_in_the_projects_folder(clean):
+    settings = load_settings(env_file=None)
+    assert settings.data_dir == PROJECT_DIR / "data"
+    assert settings.landing_dir == PROJECT_DIR / "data" / "landing"
+    assert (settings.profile, settings.port, settings.size) == ("local", 8080, "full")
+
+
+def test_env_file_is_read_and_the_environment_wins(clean, tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("BIGGER_BOAT_PORT=9000\nBIGGER_BOAT_MAX_WORKERS=3\nOTHER=1\n")
+    clean.setenv("BIGGER_BOAT_PORT", "9001")
+    settings = load_settings(file)
+    assert (settings.port, settings.max_workers) == (9001, 3)
+
+
+def test_every_unusable_setting_is_named_with_its_value(clean):
+    clean.setenv("BIGGER_BOAT_PORT", "eighty")
+    clean.setenv("BIGGER_BOAT_SIZE", "medium")
+    with pytest.raises(SettingsError) as error:
+        load_settings(env_file=None)
+    assert "BIGGER_BOAT_PORT" in error.value.message
+    assert "'eighty'" in error.value.message
+    assert "BIGGER_BOAT_SIZE" in error.value.message
+
+
+def test_a_misspelt_setting_is_refused(clean):
+    clean.setenv("BIGGER_BOAT_PROT", "80")
+    with pytest.raises(SettingsError, match="BIGGER_BOAT_PROT") as error:
+        load_settings(env_file=None)
+    assert "BIGGER_BOAT_PORT" in error.value.hint
+
+
+def test_an_empty_variable_means_the_default(clean):
+    clean.setenv("BIGGER_BOAT_START_DATE", "")
+    assert load_settings(env_file=None).start_date is None
+
+
+def test_days_begin_at_the_setting_else_at_a_fixed_day_while_nothing_has_landed(tmp_path):
+    settings = Settings(data_dir=tmp_path, start_date=None, _env_file=None)
+    assert first_day(settings) == DEFAULT_START_DATE
+    assert first_day(Settings(data_dir=tmp_path, start_date=date(2026, 3, 4), _env_file=None)) == date(2026, 3, 4)
+
+
+def test_the_end_stays_open_unless_set(tmp_path):
+    start = date(2026, 3, 4)
+    closed = build_partitions(Settings(data_dir=tmp_path, start_date=start, end_date=date(2026, 3, 6), _env_file=None))
+    assert list(closed.get_partition_keys()) == ["2026-03-04", "2026-03-05", "2026-03-06"]
+    grows = build_partitions(Settings(data_dir=tmp_path, start_date=start, _env_file=None))
+    from datetime import UTC, datetime
+
+    at = datetime(2026, 3, 7, 23, 59, tzinfo=UTC)
+    assert list(grows.get_partition_keys(current_time=at)) == ["2026-03-04", "2026-03-05", "2026-03-06"]
