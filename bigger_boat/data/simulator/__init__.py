@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigger_boat.data.simulator import writer
 from bigger_boat.data.simulator.catalogue import Catalogue, make_catalogue, write_catalogue
 from bigger_boat.data.simulator.parameters import YOOCHOOSE_LIKE, ShopParameters
 from bigger_boat.data.simulator.shoppers import ADD, PURCHASE, Calendar, simulate_block
@@ -57,8 +58,10 @@ def simulate(
 
     The shop covers ``days`` days up to and including ``end_date`` (UTC). The same arguments give the same bytes. Memory
     does not grow with ``sessions``. Each file appears whole or not at all. Raises ValueError for sizes
-    that make no shop.
+    that make no shop and for a negative seed.
     """
+    if seed < 0:
+        raise ValueError(f"A seed is a whole number from 0 up; got {seed}.")
     if sessions < 1 or days < 1 or products < 10:
         raise ValueError(
             "A shop needs at least 1 session, 1 day and 10 products; "
@@ -71,8 +74,10 @@ def simulate(
     names = ("browsing_train.csv", "search_train.csv", "sku_to_content.csv")
     with tempfile.TemporaryDirectory(prefix=".simulating-", dir=out) as temporary:
         work = Path(temporary)
-        browsing = Buckets(work / "browsing", int(sessions * EXPECTED_ROWS_PER_SESSION), [seed, 4])
-        searches = Buckets(work / "search", int(sessions * EXPECTED_SEARCHES_PER_SESSION), [seed, 5])
+        browsing = Buckets(work / "browsing", int(sessions * EXPECTED_ROWS_PER_SESSION), writer.BUCKET_ROWS, [seed, 4])
+        searches = Buckets(
+            work / "search", int(sessions * EXPECTED_SEARCHES_PER_SESSION), writer.SEARCH_BUCKET_ROWS, [seed, 5]
+        )
         carts, purchases = _simulate_sessions(
             parameters, catalogue, calendar, sessions, browsing, searches, progress or _silent
         )

@@ -18,6 +18,7 @@ from bigger_boat.data.simulator.parameters import ShopParameters
 from bigger_boat.data.simulator.shoppers import DETAIL, NONE, SEARCH, VIEW, Events
 
 BUCKET_ROWS = 500_000
+SEARCH_BUCKET_ROWS = 100_000  # a search row is long: 1.3 kB of text
 BROWSING_COLUMNS = (
     *("session_id_hash", "event_type", "product_action", "product_sku_hash"),
     *("server_timestamp_epoch_ms", "hashed_url"),
@@ -33,11 +34,11 @@ ROW = np.dtype([("session", "<u4"), ("action", "i1"), ("product", "<i4"), ("page
 class Buckets:
     """Rows scattered over files in a directory, in a random order that a seed repeats."""
 
-    def __init__(self, directory: Path, expected_rows: int, seed: list[int]):
+    def __init__(self, directory: Path, expected_rows: int, bucket_rows: int, seed: list[int]):
         directory.mkdir(parents=True)
         self._seed = seed
         self._scatter = np.random.default_rng([*seed, 0])
-        self.paths = [directory / f"{index:05d}" for index in range(max(1, -(-expected_rows // BUCKET_ROWS)))]
+        self.paths = [directory / f"{index:05d}" for index in range(max(1, -(-expected_rows // bucket_rows)))]
         self._files: list[BinaryIO] = [path.open("wb") for path in self.paths]
         self.rows = 0
 
