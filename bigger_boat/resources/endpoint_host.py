@@ -61,7 +61,7 @@ class LocalEndpointHost(dg.ConfigurableResource):
 
     endpoints_dir: str = Field(description="Directory of the published versions, under the data directory.")
     port: int = Field(default=8080, description="Port of the local server.")
-    confirm_timeout_s: float = Field(default=90.0, description="How long to wait for the server to take a version.")
+    confirm_timeout_s: float = Field(default=120.0, description="How long to wait for the server to take a version.")
 
     @property
     def url(self) -> str:

@@ -50,7 +50,7 @@ def ask(base_url: str, path: str, body: bytes | None = None, *, timeout_s: float
         ) from error
 
 
-def wait_until_up(base_url: str, timeout_s: float = 60.0, *, endpoints_id: str | None = None) -> dict[str, Any]:
+def wait_until_up(base_url: str, timeout_s: float = 120.0, *, endpoints_id: str | None = None) -> dict[str, Any]:
     """Wait until the server has looked at all its endpoints; return its health.
 
     With ``endpoints_id`` the server must be that of this data directory. Raises ServerError with what is wrong.

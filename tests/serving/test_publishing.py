@@ -24,7 +24,7 @@ class Shop:
 
     def __init__(self, root):
         self.root = root
-        self.host = LocalEndpointHost(endpoints_dir=str(root), confirm_timeout_s=60)
+        self.host = LocalEndpointHost(endpoints_dir=str(root), confirm_timeout_s=120)
         self.published = PublishedEndpoint(root, NAME)
 
     def answering_version(self, url):

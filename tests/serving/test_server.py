@@ -170,7 +170,7 @@ def test_one_bundle_as_in_the_container(bundles, start_server):
     status, _, content = fetch(f"{server.url}/invocations", "POST", b'{"sessions": [[]]}')
     assert (status, json.loads(content)["error"]["code"]) == (503, "loading")
     assert fetch(f"{server.url}/ping")[0] == 503
-    client.wait_until_up(server.url, 60)
+    client.wait_until_up(server.url)
     assert fetch(f"{server.url}/ping")[0] == 200
     answer = client.post_invocations(server.url, None, {"sessions": [["sku-a"]], "k": 2})
     assert compare_golden([rank_offline(["sku-a"], 2)], answer["predictions"]) == []
