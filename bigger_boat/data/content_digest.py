@@ -35,20 +35,26 @@ def _update(hashers: dict, path: str, values: pa.Array) -> None:
     def take(part: str, numbers: np.ndarray) -> None:
         hashers.setdefault(f"{path}/{part}", hashlib.sha256()).update(np.ascontiguousarray(numbers))
 
-    take("valid", np.asarray(values.is_valid()).astype(np.uint8))
+    take("valid", _numbers(values.is_valid().cast(pa.uint8())))
     values = values.drop_null() if values.null_count else values
     if _is_text(values.type):
-        take("lengths", np.asarray(pc.binary_length(values)).astype("<u4"))
+        take("lengths", _numbers(pc.binary_length(values)).astype("<u4"))
         take("bytes", _text_bytes(values))
     elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        take("lengths", np.asarray(pc.list_value_length(values)).astype("<u4"))
+        take("lengths", _numbers(pc.list_value_length(values)).astype("<u4"))
         _update(hashers, f"{path}/items", values.flatten())
     else:
-        take("values", np.asarray(values))
+        take("values", _numbers(values))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """Return fixed-width values as unsigned integers of that width; pyarrow's own way to NumPy would import pandas."""
+    kind = np.dtype(f"<u{values.type.bit_width // 8}")
+    return np.frombuffer(values.buffers()[1], kind)[values.offset : values.offset + len(values)]
 
 
 def _text_bytes(values: pa.Array) -> np.ndarray:

@@ -72,7 +72,7 @@ class DaySpool:
         with pa.memory_map(str(self._path(day))) as file:
             while file.tell() < file.size():
                 with pa.ipc.open_stream(file) as stream:
-                    yield from (pl.from_arrow(pa.table(batch)) for batch in stream)
+                    yield from (pl.from_arrow(pa.Table.from_batches([batch])) for batch in stream)
 
     def forget(self, day: str) -> None:
         """Let go of a day's rows."""
@@ -145,7 +145,7 @@ def _sorted_pieces(spool: DaySpool, day: str, order: SortOrder) -> Iterator[pl.D
         return
     firsts = pl.concat([chunk.select(order.first.alias("first"))["first"] for chunk in spool.chunks(day)])
     bounds = firsts.gather_every(max(1, len(firsts) // 100_000)).sort()
-    bounds = bounds.gather([len(bounds) * i // piece_count for i in range(1, piece_count)]).unique().to_list()
+    bounds = bounds.gather([len(bounds) * i // piece_count for i in range(1, piece_count)]).unique().sort().to_list()
     del firsts
     for low, high in zip([None, *bounds], [*bounds, None], strict=True):
         above = pl.lit(True) if low is None else order.first >= low

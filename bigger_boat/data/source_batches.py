@@ -140,7 +140,7 @@ def _batch(rows: pa.RecordBatch, lines: np.ndarray, torn: list, done: int, total
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     plain = frozenset(name for name, column in columns.items() if holds_plain_ids(column, LONGEST_ID))
     longest = max((longest_cell(column) for column in columns.values()), default=0)
-    return Batch(pl.from_arrow(pa.table(rows)), lines, torn, plain, longest, done, total)
+    return Batch(pl.from_arrow(pa.Table.from_batches([rows])), lines, torn, plain, longest, done, total)
 
 
 def _without_missing(batch: Batch) -> Batch:

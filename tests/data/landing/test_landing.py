@@ -342,3 +342,15 @@ def test_a_damaged_index_is_named(root):
 def test_a_producer_is_a_plain_name(source, root, producer):
     with pytest.raises(LandingError, match="cannot name a producer"):
         land(source, root, producer=producer, now=NOW)
+
+
+def test_landing_does_not_import_pandas(source, root):
+    code = (
+        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from bigger_boat.data.landing import land\n"
+        f"land(Path({str(source)!r}), Path({str(root)!r}), now=datetime.now(UTC)); print('pandas' in sys.modules)"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert answer.stdout == "False\n", "importing it costs more than landing a small shop"
