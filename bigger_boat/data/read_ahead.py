@@ -1,6 +1,6 @@
 """Running an iterator one step ahead in a thread, so that reading and working on what was read overlap."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def read_ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[T]:
     """Yield the same items, up to ``depth`` of them made ahead; errors of the iterator are raised here."""
     queue: Queue = Queue(depth)
     stopped = Event()
@@ -28,7 +28,7 @@ def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
         thread.join()
 
 
-def _fill(items: Iterator[T], queue: Queue, stopped: Event) -> None:
+def _fill(items: Generator[T, None, None], queue: Queue, stopped: Event) -> None:
     try:
         for item in items:
             if not _put(queue, ("item", item), stopped):
@@ -36,6 +36,8 @@ def _fill(items: Iterator[T], queue: Queue, stopped: Event) -> None:
         _put(queue, ("end", None), stopped)
     except BaseException as error:  # handed over to the consumer, whatever it is
         _put(queue, ("error", error), stopped)
+    finally:
+        items.close()
 
 
 def _put(queue: Queue, entry: tuple, stopped: Event) -> bool:

@@ -13,7 +13,7 @@ processes.set_forkserver_preload(["bigger_boat.data.landing"])
 
 
 def start_landing(source, root, die_at_write=0):
-    """Return the process and a pipe with what progress says. It kills itself at its n-th fsync or rename, if told to."""
+    """Return the process and a pipe with what progress says. If told to, it kills itself at that fsync or rename."""
     hear, tell = processes.Pipe(duplex=False)
     process = processes.Process(target=_land, args=(source, root, tell, die_at_write))
     process.start()
