@@ -50,7 +50,7 @@ def read(directory, columns):
     return [row for split in ("train", "validation", "test") for row in read_split(directory, split, columns).rows()]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(shop=SHOPS, rows=st.integers(1, 5))
 def test_builders_agree_with_the_oracles(shop, rows, make_session, to_batches, four_days):
     split_files.BATCH_ROWS, whole = rows, split_files.BATCH_ROWS
@@ -72,7 +72,7 @@ NOT_FOR_TINY_SHOPS = {"splits_in_time_order", "class_balance", "sessions_have_ne
 """They ask for rows and classes in each split, which a shop of a few sessions need not have."""
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(shop=SHOPS)
 def test_the_checks_pass_on_whatever_the_builders_make(shop, make_session, to_batches, four_days):
     sessions = [make_session(f"s{place:02d}", day, story, second) for place, (day, story, second) in enumerate(shop)]
