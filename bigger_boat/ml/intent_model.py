@@ -60,7 +60,7 @@ class IntentConfig:
     batch_size: int = 64
     epochs: int = 40
     patience: int = 6
-    linear_strengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    linear_strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
     between_cuts_weight: float = 0.5
     max_events: int = 100
     drop_skus: float = 0.1
@@ -72,7 +72,7 @@ class IntentConfig:
     @classmethod
     def quick(cls, seed: int = 0) -> "IntentConfig":
         """Seconds on two cores: what ``make run`` uses."""
-        return cls(units=24, members=2, batch_size=128, epochs=12, patience=3, learning_rate=1e-2, seed=seed)
+        return cls(units=24, members=1, batch_size=128, epochs=12, patience=3, learning_rate=1e-2, seed=seed)
 
     @classmethod
     def full(cls, seed: int = 0) -> "IntentConfig":

@@ -17,6 +17,9 @@ from bigger_boat.data.vocabulary import ACTION_ID_COUNT, ACTION_IDS, FIRST_SKU_I
 LARGEST_FEATURE = 4.0
 """Standardised wide features are clipped here, so that an odd request cannot drive the linear part anywhere."""
 
+FADING_EVENTS = 3.0
+"""An event counts half as much in what is recent after so many more: goals drift within a session."""
+
 _SEEN_ACTIONS = [index for index in range(ACTION_ID_COUNT) if index not in (PAD_ID, ACTION_IDS["purchase"])]
 
 
@@ -82,6 +85,7 @@ def _event_flags(inputs: dict) -> dict:
         "has_sku": ops.cast(ops.not_equal(products, PAD_ID), "float32"),
         "known": ops.cast(ops.greater_equal(products, FIRST_SKU_ID), "float32"),
         "after_add": ops.cast(ops.greater(_sum(add), 0), "float32"),
+        "repeat": ops.sum(action * _before(action), axis=-1),
     }
 
 
@@ -124,7 +128,10 @@ def _gap_features(inputs: dict, one: dict, cart: dict) -> dict:
     seconds = ops.expm1(gap)
     on_look, on_cart = _before(one["look"]), _before(ops.maximum(one["add"], cart["in_cart"]))
     after = _before(one["after_add"])
+    recent = _fading(one["event"])
     return {
+        "recent_gap": _faded_mean(gap, known, recent),
+        "recent_repeats": _faded_mean(one["repeat"], one["event"], recent),
         "elapsed": ops.log1p(_sum(seconds)),
         "elapsed_after_add": ops.log1p(_sum(seconds * after)),
         "mean_gap": _mean(gap, known),
@@ -153,10 +160,13 @@ def _wide(one: dict, cart: dict, similar: dict, popular, gaps: dict):
         _mean(similar["focus"], look * one["known"]), _mean(popular, one["add"] * one["known"]),
         _mean(popular, look * one["known"]), _mean(one["has_sku"], ops.maximum(look, one["add"])),
     ]  # fmt: skip
+    runs = one["action"] * one["repeat"][:, :, None]
     columns = [ops.log1p(_sum(flag)) for flag in counted] + other + list(gaps.values())
     return ops.concatenate(
         [
             ops.log1p(_sum(one["action"])),
+            ops.log1p(_sum(runs)),
+            ops.log1p(_sum(runs * after[:, :, None])),
             ops.log1p(_sum(one["action"] * after[:, :, None])),
             one["action"],
             _before(one["action"]),
@@ -244,6 +254,23 @@ def _mean(values, chosen):
     from keras import ops
 
     return _sum(values * chosen) / ops.maximum(_sum(chosen), 1.0)
+
+
+def _fading(event):
+    """Weights of events s until t, halved every ``FADING_EVENTS``, float (B, T, T)."""
+    from keras import ops
+
+    position = _sum(ops.ones_like(event))
+    age = position[:, :, None] - position[:, None, :]
+    return ops.where(age >= 0, ops.exp2(-ops.maximum(age, 0.0) / FADING_EVENTS), 0.0)
+
+
+def _faded_mean(values, chosen, weights):
+    """Mean of the chosen values until t, recent ones first; zero before the first."""
+    from keras import ops
+
+    total = ops.matmul(weights, (values * chosen)[:, :, None])
+    return ops.squeeze(total / ops.maximum(ops.matmul(weights, chosen[:, :, None]), 1e-3), -1)
 
 
 def _cosine(left, right):
