@@ -107,9 +107,13 @@ def serve(
     stop: Annotated[bool, typer.Option(help="stop the server that a run left in the background")] = False,
 ) -> None:
     """Serve the endpoints; new versions are loaded without a restart."""
+    import logging
+
     from bigger_boat.console import say
     from bigger_boat.resources import local_server
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     settings = get_settings()
     if stop:
         pid = local_server.stop(settings.endpoints_dir)

@@ -21,8 +21,7 @@ MAY_IMPORT = {
     "profiles": BASE | {"settings", "data", "ml", "serving", "resources"},
     "assets": BASE | {"data", "ml", "serving", "resources", "assets", "partitions"},
     "automation": BASE | {"settings", "data", "ml", "serving", "resources", "assets", "partitions", "automation"},
-    "definitions": BASE
-    | {"settings", "data", "resources", "assets", "partitions", "automation", "profiles"},
+    "definitions": BASE | {"settings", "data", "resources", "assets", "partitions", "automation", "profiles"},
     "console": BASE | {"data", "automation"},
     "demo": BASE | {"settings", "data", "serving", "resources", "profiles", "console"},
     "cli": None,
@@ -108,8 +107,8 @@ def watch(event, args):
         touched.append(args[0])
 sys.addaudithook(watch)
 import bigger_boat.definitions
-heavy = {"tensorflow", "keras", "gensim", "boto3", "botocore", "snowflake", "pandera", "mlflow", "sagemaker", "sklearn",
-         "matplotlib", "torch"}
+heavy = {"tensorflow", "keras", "gensim", "boto3", "botocore", "snowflake.connector", "pandera", "mlflow", "sagemaker",
+         "sklearn", "matplotlib", "torch"}
 print(json.dumps({"heavy": sorted(heavy & set(sys.modules)), "touched": touched}))
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, re
 from bigger_boat.assets.quality import refuse_unless_days_passed
 from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
-from bigger_boat.data.fingerprint import source_fingerprint
+from bigger_boat.data.fingerprint import loaded_content, source_fingerprint
 from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
@@ -60,7 +60,7 @@ def intent_dataset(
             version=draft.version,
             created_at=datetime.now(UTC),
             splits=splits,
-            inputs=_data_versions(landing_zone, "cart_sessions", splits),
+            inputs=_data_versions(warehouse, "cart_sessions", splits),
             rows=rows,
             schema=INTENT_COLUMNS,
             checks=checks,
@@ -99,7 +99,7 @@ def recommendation_dataset(
             version=draft.version,
             created_at=datetime.now(UTC),
             splits=splits,
-            inputs=_data_versions(landing_zone, "sessions", splits),
+            inputs=_data_versions(warehouse, "sessions", splits),
             rows=rows,
             schema=RECOMMENDATION_COLUMNS,
             checks=recommendation_checks(draft.path, splits),
@@ -131,9 +131,10 @@ def _sessions(
             yield from reader
 
 
-def _data_versions(landing_zone: LandingZone, table: str, splits: Splits) -> dict[str, str]:
-    index = landing_zone.index()
-    return {f"{table}/{day}": source_fingerprint(index, table, day.isoformat()) for day in splits.days}
+def _data_versions(warehouse: DuckDBWarehouse, table: str, splits: Splits) -> dict[str, str]:
+    """Return, by day, the fingerprint of the content that the table's day was made from."""
+    content = loaded_content(warehouse.loaded_fingerprints())
+    return {f"{table}/{day}": source_fingerprint(content, table, day.isoformat()) for day in splits.days}
 
 
 def _output(address: str, manifest: DatasetManifest, picture: bytes, what: str) -> dg.Output[str]:

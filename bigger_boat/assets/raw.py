@@ -11,12 +11,13 @@ from dagster import AssetKey
 
 from bigger_boat.assets.common import DATA_OWNERS, readable_failures
 from bigger_boat.assets.verdicts import DayVerdict, check_result
+from bigger_boat.data.fingerprint import FINGERPRINT, landed_content, source_fingerprint
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
 
 ROWS_MATCH_LANDING = "rows_match_landing"
-FINGERPRINT = "content_fingerprint"
+CONTENT = "content_fingerprint"
 
 BROWSING, SEARCH, CATALOG = (AssetKey(["raw", name]) for name in ("browsing_train", "search_train", "sku_to_content"))
 
@@ -81,7 +82,7 @@ def sku_to_content(landing_zone: LandingZone, warehouse: DuckDBWarehouse) -> dg.
         rows = warehouse.load_catalog([str(file) for file in files])
         fingerprint = landing_zone.fingerprint("catalog", "catalog") or "empty"
     return dg.MaterializeResult(
-        metadata={"dagster/row_count": rows, FINGERPRINT: fingerprint, "files": len(files)},
+        metadata={"dagster/row_count": rows, CONTENT: fingerprint, FINGERPRINT: fingerprint, "files": len(files)},
         data_version=dg.DataVersion(fingerprint),
     )
 
@@ -94,18 +95,21 @@ def _load_days(
     with readable_failures():
         index = landing_zone.index()
         files = landing_zone.files_by_day(table, days)
-        rows = warehouse.load_days(context.asset_key.path[-1], files)
+        content = landed_content(index)
+        name = context.asset_key.path[-1]
+        rows = warehouse.load_days(name, files, {day: content(table, day) for day in days})
     landed = {day: index.days[day].rows.get(table, 0) if day in index.days else 0 for day in days}
     metadata = {}
     for day in days:
-        fingerprint = index.days[day].fingerprints.get(table, "") if day in index.days else ""
+        fingerprint = content(table, day)
         metadata[day] = {
             "dagster/partition_row_count": rows[day],
-            FINGERPRINT: fingerprint or "empty",
+            CONTENT: fingerprint or "empty",
+            FINGERPRINT: source_fingerprint(content, name, day),
             "files": len(files[day]),
         }
         context.add_asset_metadata(metadata[day], asset_key=context.asset_key, partition_key=day)
-    yield dg.MaterializeResult(data_version=_version_of([metadata[day][FINGERPRINT] for day in days]))
+    yield dg.MaterializeResult(data_version=_version_of([metadata[day][CONTENT] for day in days]))
     yield check_result(
         {day: _compare(rows[day], landed[day]) for day in days},
         asset_key=context.asset_key,

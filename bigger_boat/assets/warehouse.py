@@ -20,6 +20,7 @@ from bigger_boat.assets.verdicts import (
     run_range,
     with_neighbours,
 )
+from bigger_boat.data.fingerprint import FINGERPRINT, loaded_content, source_fingerprint
 from bigger_boat.errors import WarehouseError
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.dbt import DbtInProcess
@@ -83,7 +84,7 @@ def warehouse_days(
         build = ["build", "--exclude-resource-type", "unit_test"]
         invocation = dbt.cli([*build, "--vars", json.dumps({"first_day": first, "last_day": last})], context=context)
         events, failure = _all_events(invocation.stream())
-    _count_rows(context, warehouse, events, first, last)
+    _describe_days(context, warehouse, events, first, last)
     for event in events:
         yield _with_range(event, *with_neighbours(first, last))
     if failure:
@@ -179,16 +180,19 @@ def _all_events(stream: Iterator[Any]) -> tuple[list[Any], Exception | None]:
     return events, None
 
 
-def _count_rows(
+def _describe_days(
     context: dg.AssetExecutionContext, warehouse: DuckDBWarehouse, events: list[Any], first: str, last: str
 ) -> None:
-    """Attach the rows of each day to the tables that were built."""
+    """Attach to each day of the tables that were built its rows, and from what loaded content it was made."""
     days = days_between(first, last)
-    built = {event.output_name for event in events if isinstance(event, dg.Output)}
-    for table, day_column in DAY_COLUMNS.items():
-        if table in built:
-            for day, rows in warehouse.row_counts(table, day_column, days[0], days[-1]).items():
-                context.add_asset_metadata({"dagster/partition_row_count": rows}, asset_key=table, partition_key=day)
+    content = loaded_content(warehouse.loaded_fingerprints())
+    for table in [event.output_name for event in events if isinstance(event, dg.Output)]:
+        rows = warehouse.row_counts(table, DAY_COLUMNS[table], first, last) if table in DAY_COLUMNS else {}
+        for day in days:
+            metadata: dict[str, Any] = {FINGERPRINT: source_fingerprint(content, table, day)}
+            if table in DAY_COLUMNS:
+                metadata["dagster/partition_row_count"] = rows[day]
+            context.add_asset_metadata(metadata, asset_key=table, partition_key=day)
 
 
 def _with_range(event: Any, first: str, last: str) -> Any:

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import dagster as dg
 from dagster import AssetKey, DagsterEventType, DagsterInstance
 
-from bigger_boat.data.fingerprint import FINGERPRINT, source_fingerprint
+from bigger_boat.data.fingerprint import FINGERPRINT, landed_content, source_fingerprint
 from bigger_boat.data.landing_index import LandingIndex
 
 CODE_VERSION_TAG = "dagster/code_version"
@@ -89,6 +89,7 @@ def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingI
     last = instance.event_log_storage.get_latest_storage_id_by_partition(key, DagsterEventType.ASSET_MATERIALIZATION)
     made = {storage_id: day for day, storage_id in last.items() if day in set(wanted)}
     behind = set(wanted) - set(made.values())
+    content = landed_content(index)
     ids = sorted(made)
     for start in range(0, len(ids), RECORDS_PER_QUERY):
         chunk = ids[start : start + RECORDS_PER_QUERY]
@@ -97,7 +98,7 @@ def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingI
             event, day = record.asset_materialization, record.partition_key
             same_code = (event.tags or {}).get(CODE_VERSION_TAG, node.code_version) == node.code_version
             made_from = event.metadata.get(FINGERPRINT)
-            if not same_code or made_from is None or made_from.value != source_fingerprint(index, key.path[-1], day):
+            if not same_code or made_from is None or made_from.value != source_fingerprint(content, key.path[-1], day):
                 behind.add(day)
     return behind
 
@@ -112,9 +113,8 @@ def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Se
         return "its code changed"
     if SIZE in event.metadata and event.metadata[SIZE].value != size:
         return f"made at size {event.metadata[SIZE].value}"
-    if FINGERPRINT in event.metadata and event.metadata[FINGERPRINT].value != source_fingerprint(
-        index, key.path[-1], None
-    ):
+    catalog = index.catalog.fingerprint if index.catalog else ""
+    if FINGERPRINT in event.metadata and event.metadata[FINGERPRINT].value != catalog:
         return "new files have landed"
     above = [parent for parent in node.parent_keys if parent in stale]
     if above:

@@ -17,7 +17,7 @@ from bigger_boat.data.split_files import read_split
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.ml.gate import Comparison, GateCheck, bootstrap_interval, check_intent_baseline
-from bigger_boat.ml.golden_requests import events_of, golden_examples
+from bigger_boat.ml.golden import events_of, golden_examples
 from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
 from bigger_boat.ml.intent_metrics import intent_report, pr_auc
 from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, IntentModel, fit_intent, refit
@@ -79,7 +79,7 @@ class IntentTask:
         return SavedIntentModel(bundle.saved_model)
 
     def predictions(self, model: Predicts, split: str) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
-        """Return a split, and the probabilities of the model (``KIND``) and of baselines fitted on the training days."""
+        """Return a split, and the probabilities of the model (``KIND``) and of baselines fitted on training days."""
         frame = read_split(self.folder, split)
         models = {
             KIND: model,

@@ -25,6 +25,8 @@ def common_flags(project_dir: Path, target_path: Path, target: str) -> list[str]
         str(target_path),
         "--log-level",
         "none",
+        "--log-level-file",
+        "debug",
         "--no-use-colors",
         "--no-send-anonymous-usage-stats",
     ]

@@ -46,4 +46,5 @@ class LocalPublicApi(dg.ConfigurableResource):
         if directory is None:
             raise RequestError(f"Nothing has been published for {name} yet.", "no_model", 503)
         predictor = Predictor.load(Path(directory))
-        return format_answer(name, predictor.bundle.version, "", predictor.predict(parse_request(request)))
+        answers = predictor.predict(parse_request(request))
+        return format_answer(predictor.bundle.kind, predictor.bundle.version, "", answers)

@@ -61,6 +61,9 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
 }
 """The raw tables: the source's columns, plus what /collect adds. The catalog also has ``file_number``."""
 
+LOADED = "loaded_days"
+"""Which content each day of the raw tables by day was loaded from, written in the transaction of its rows."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -88,11 +91,13 @@ class DuckDBWarehouse(dg.ConfigurableResource):
         with self.connect():
             pass
 
-    def load_days(self, table: str, files_by_day: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    def load_days(
+        self, table: str, files_by_day: Mapping[str, Sequence[str]], fingerprints: Mapping[str, str] | None = None
+    ) -> dict[str, int]:
         """Replace these days of ``raw.table`` by their files' rows, all in one transaction; return each day's rows.
 
-        A day without files becomes empty. Raises WarehouseError, with nothing changed, if a file cannot be read or
-        holds rows of another day.
+        A day without files becomes empty. ``fingerprints`` say what content a day's files hold; they are kept beside
+        the rows. Raises WarehouseError, with nothing changed, if a file cannot be read or holds rows of another day.
         """
         columns = ", ".join(RAW_COLUMNS[table])
         rows: dict[str, int] = {}
@@ -109,7 +114,18 @@ class DuckDBWarehouse(dg.ConfigurableResource):
                     rows[day] = _execute_on_files(connection, query, files).fetchone()[0]
                 else:
                     rows[day] = 0
+            connection.execute(f"delete from raw.{LOADED} where name = ? and list_contains(?, day)", [table, [*rows]])
+            connection.executemany(
+                f"insert into raw.{LOADED} values (?, ?, ?)",
+                [[table, day, (fingerprints or {}).get(day, "")] for day in rows],
+            )
         return rows
+
+    def loaded_fingerprints(self) -> dict[tuple[str, str], str]:
+        """Return by (raw table, day) the fingerprint of the content that is loaded."""
+        with self.connect() as connection:
+            rows = connection.execute(f"select name, day, fingerprint from raw.{LOADED}").fetchall()
+        return {(name, day): fingerprint for name, day, fingerprint in rows}
 
     def load_catalog(self, files: Sequence[str]) -> int:
         """Replace ``raw.sku_to_content`` by the rows of these files, oldest first, at once; return how many."""
@@ -224,6 +240,7 @@ def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
         typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         extra = ", file_number integer" if table == "sku_to_content" else ""
         connection.execute(f"create table if not exists raw.{table} ({typed}{extra})")
+    connection.execute(f"create table if not exists raw.{LOADED} (name varchar, day varchar, fingerprint varchar)")
 
 
 @contextmanager

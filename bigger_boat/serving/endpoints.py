@@ -14,7 +14,7 @@ from typing import Any
 
 from bigger_boat.errors import BiggerBoatError, BundleError, RequestError, ServerError
 from bigger_boat.serving.contract import DEFAULT_LIMITS, ENDPOINTS, Limits, format_answer, parse_request
-from bigger_boat.serving.predictor import Predictor
+from bigger_boat.serving.predictor import Predictor, load_runtime
 from bigger_boat.serving.published import PublishedEndpoint, endpoints_id, utc_now
 
 logger = logging.getLogger("bigger_boat.serving")
@@ -155,6 +155,7 @@ class EndpointsHost:
         for endpoint in self._endpoints.values():
             self._guarded(endpoint.start)
         self._started.set()
+        load_runtime()  # the first model that is published should not wait for it
         while not self._stopping.wait(self._interval_s):
             if identity is None or _identity(self.root) != identity:
                 logger.warning("The endpoints directory %s is gone: the server stops.", self.root)

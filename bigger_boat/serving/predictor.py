@@ -27,6 +27,11 @@ _LARGEST_CALL_CELLS = 262_144
 _GOLDEN_LIMITS = Limits(k=2**31 - 1)
 
 
+def load_runtime() -> None:
+    """Import TensorFlow now (seconds), so that the first model does not wait for it."""
+    import tensorflow  # noqa: F401
+
+
 class Predictor:
     """One version of one model, ready to answer. Safe to call from several threads."""
 

@@ -15,7 +15,7 @@ from bigger_boat.resources.dbt_manifest import PROJECT_DIR, ensure_manifest
 from bigger_boat.resources.warehouse import DuckDBWarehouse
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
-from session_oracle import DAY_MS, Event
+from session_oracle import Event
 
 EPOCH = date(1970, 1, 1)
 
@@ -62,14 +62,24 @@ class Shop:
         self.warehouse.load_days("browsing_train", browsing)
         self.warehouse.load_days("search_train", search)
 
-    def build(
-        self, first: int | None = None, last: int | None = None, *args: str, **variables: object
-    ) -> InProcessInvocation:
+    def build(self, first: int | None = None, last: int | None = None, **variables: object) -> InProcessInvocation:
         """Run ``dbt build`` with data tests; days are day numbers, none means everything."""
         if first is not None:
             variables |= {"first_day": _iso(first), "last_day": _iso(last if last is not None else first)}
-        command = ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables), *args]
-        invocation = self.dbt.cli(command, manifest=json.loads(ensure_manifest().read_bytes()))
+        return self._dbt("build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables))
+
+    def run(self, day: int) -> InProcessInvocation:
+        """Run only the tables by day, without tests."""
+        return self._dbt(
+            "run",
+            "--select",
+            "stg_browsing+ stg_search",
+            "--vars",
+            json.dumps({"first_day": _iso(day), "last_day": _iso(day)}),
+        )
+
+    def _dbt(self, *command: str) -> InProcessInvocation:
+        invocation = self.dbt.cli(list(command), manifest=json.loads(ensure_manifest().read_bytes()))
         list(invocation.stream())
         return invocation
 
@@ -137,8 +147,3 @@ def _parsed_project() -> None:
 def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
     """Return a maker of empty warehouses."""
     return lambda **settings: Shop(tmp_path_factory.mktemp("shop"), **settings)
-
-
-@pytest.fixture
-def day_ms() -> int:
-    return DAY_MS

@@ -99,15 +99,15 @@ def assert_follows_the_book(shop, history: list[Event]) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_a_history_built_at_once_follows_the_book(new_shop: Callable, seed: int) -> None:
     shop = new_shop()
-    histories = {number: random_history(100 * seed + number) for number in range(10)}
-    # ten histories side by side in one build: their ids differ
+    histories = {number: random_history(100 * seed + number) for number in range(20)}
+    # twenty histories side by side in one build: their ids differ
     history = [
         Event(f"{number}-{event.session}", event.ms, event.action, event.sku, event.url)
         for number, events in histories.items()
         for event in events
     ]
     shop.load(by_day(history))
-    shop.build(chunk_days=1 + 2 * seed)
+    shop.build(chunk_days=2 + 3 * seed)
     assert_follows_the_book(shop, history)
 
 
@@ -125,7 +125,7 @@ def test_days_in_any_order_corrected_emptied_and_run_again_heal(new_shop: Callab
     for day, events in changes:
         shop.load({day: events})
         present[day] = events
-        shop.build(day)
+        shop.run(day)
     everything = [event for events in present.values() for event in events]
     assert_follows_the_book(shop, everything)
 
@@ -145,7 +145,7 @@ def test_a_range_in_one_run_equals_its_days_one_by_one(new_shop: Callable) -> No
     together.build(DAYS[0], DAYS[-1], chunk_days=4)
     alone.load(history)
     for day in DAYS:
-        alone.build(day)
+        alone.run(day)
     assert together.tables() == alone.tables()
 
 

@@ -21,9 +21,13 @@ def test_a_draft_is_published_whole_by_leaving_it(storage, tmp_path):
 
 
 def test_an_error_publishes_nothing_and_leaves_nothing(storage, tmp_path):
-    with pytest.raises(ZeroDivisionError), storage.draft("datasets/some") as draft:
-        (draft.path / "rows.txt").write_text("1")
-        _ = 1 / 0
+    def fail() -> None:
+        with storage.draft("datasets/some") as draft:
+            (draft.path / "rows.txt").write_text("1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list((tmp_path / "datasets" / "some").iterdir()) == []
 
 
