@@ -1,0 +1,139 @@
+"""DuckDBWarehouse on real files, with a real second process."""
+
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bigger_boat.errors import WarehouseError
+from bigger_boat.resources.warehouse import RAW_COLUMNS, DuckDBWarehouse
+
+DAY_1, DAY_2, DAY_3 = "2026-10-01", "2026-10-02", "2026-10-03"
+MS_1 = 1_790_812_800_000  # 2026-10-01 00:00 UTC
+DAY_MS = 86_400_000
+COLUMNS = {"bigint": pa.int64(), "varchar": pa.string(), "float[]": pa.list_(pa.float32()), "integer": pa.int64()}
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> DuckDBWarehouse:
+    return DuckDBWarehouse(path=str(tmp_path / "warehouse.duckdb"), threads=1, lock_timeout_s=0.5)
+
+
+def browsing(path: Path, *times: int) -> str:
+    rows = [
+        {"session_id_hash": f"s{time}", "event_type": "pageview", "server_timestamp_epoch_ms": time} for time in times
+    ]
+    schema = pa.schema([(name, COLUMNS[kind]) for name, kind in RAW_COLUMNS["browsing_train"].items()])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    return str(path)
+
+
+def catalog(path: Path, **prices: int) -> str:
+    rows = [{"product_sku_hash": sku, "price_bucket": price} for sku, price in prices.items()]
+    schema = pa.schema([(name, COLUMNS[kind]) for name, kind in RAW_COLUMNS["sku_to_content"].items()])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    return str(path)
+
+
+def raw_times(warehouse: DuckDBWarehouse) -> list[int]:
+    query = "select server_timestamp_epoch_ms as ms from raw.browsing_train order by ms"
+    with warehouse.read(query) as reader:
+        return reader.read_all()["ms"].to_pylist()
+
+
+def test_a_load_replaces_exactly_its_days(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    first = {
+        DAY_1: [browsing(tmp_path / "1", MS_1, MS_1 + DAY_MS - 1)],
+        DAY_2: [browsing(tmp_path / "2a", MS_1 + DAY_MS), browsing(tmp_path / "2b", MS_1 + DAY_MS)],
+        DAY_3: [browsing(tmp_path / "3", MS_1 + 2 * DAY_MS)],
+    }
+    assert warehouse.load_days("browsing_train", first) == {DAY_1: 2, DAY_2: 2, DAY_3: 1}
+    assert warehouse.load_days("browsing_train", first) == {DAY_1: 2, DAY_2: 2, DAY_3: 1}
+    assert warehouse.count("raw.browsing_train") == 5
+
+    changed = {DAY_1: [], DAY_3: [browsing(tmp_path / "3b", MS_1 + 2 * DAY_MS + 5)]}
+    assert warehouse.load_days("browsing_train", changed) == {DAY_1: 0, DAY_3: 1}
+    assert raw_times(warehouse) == [MS_1 + DAY_MS, MS_1 + DAY_MS, MS_1 + 2 * DAY_MS + 5]
+
+
+def test_a_load_changes_nothing_if_one_file_is_at_fault(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
+    warehouse.load_days("browsing_train", {DAY_1: [browsing(tmp_path / "1", MS_1)]})
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 not a file")
+    with pytest.raises(WarehouseError, match=r"broken\.parquet.*Nothing was changed"):
+        warehouse.load_days("browsing_train", {DAY_1: [], DAY_2: [str(broken)]})
+    with pytest.raises(WarehouseError, match="landed files of 2026-10-02 hold rows of another day"):
+        warehouse.load_days("browsing_train", {DAY_1: [], DAY_2: [browsing(tmp_path / "2", MS_1)]})
+    assert raw_times(warehouse) == [MS_1]
+
+
+def test_the_catalog_is_replaced_as_a_whole_and_keeps_the_order_of_its_files(
+    warehouse: DuckDBWarehouse, tmp_path: Path
+) -> None:
+    files = [catalog(tmp_path / "old", a=1, b=2), catalog(tmp_path / "new", a=9)]
+    assert warehouse.load_catalog(files) == 3
+    assert warehouse.load_catalog(files) == 3
+    with warehouse.read(
+        "select product_sku_hash, price_bucket, file_number from raw.sku_to_content order by all"
+    ) as reader:
+        assert [tuple(row.values()) for row in reader.read_all().to_pylist()] == [("a", 1, 0), ("a", 9, 1), ("b", 2, 0)]
+    assert warehouse.load_catalog([]) == 0
+    assert warehouse.count("raw.sku_to_content") == 0
+
+
+def test_row_counts_name_every_day(warehouse: DuckDBWarehouse) -> None:
+    with warehouse.connect() as connection:
+        connection.execute("create table t as select date '2026-10-02' as day from range(3)")
+    assert warehouse.row_counts("t", "day", date(2026, 10, 1), DAY_3) == {DAY_1: 0, DAY_2: 3, DAY_3: 0}
+
+
+def test_a_missing_table_is_a_sentence_with_what_to_do(warehouse: DuckDBWarehouse) -> None:
+    with (
+        pytest.raises(WarehouseError, match="Materialize the raw and warehouse assets first"),
+        warehouse.read("from sessions"),
+    ):
+        pass
+
+
+def test_another_file_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WarehouseError, match=r"must be called warehouse\.duckdb"):
+        DuckDBWarehouse(path=str(tmp_path / "shop.db")).prepare()
+
+
+def test_a_damaged_file_is_a_sentence(warehouse: DuckDBWarehouse) -> None:
+    Path(warehouse.path).write_bytes(b"not a database" * 1000)
+    with pytest.raises(WarehouseError, match="cannot be opened"):
+        warehouse.prepare()
+
+
+def holder(path: str, seconds: float) -> subprocess.Popen:
+    code = f"import duckdb, time; c = duckdb.connect({path!r}); print('open', flush=True); time.sleep({seconds})"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_a_locked_file_is_waited_for_and_then_reported_with_its_holder(warehouse: DuckDBWarehouse) -> None:
+    warehouse.prepare()
+    process = holder(warehouse.path, 60)
+    try:
+        with pytest.raises(WarehouseError) as refused:
+            warehouse.prepare()
+        assert f"(process {process.pid})" in str(refused.value)
+        assert "wait until that process ends" in str(refused.value)
+    finally:
+        process.kill()
+        process.wait()
+    warehouse.prepare()
+
+
+def test_a_file_that_is_let_go_in_time_is_opened(warehouse: DuckDBWarehouse) -> None:
+    warehouse.prepare()
+    process = holder(warehouse.path, 1)
+    patient = DuckDBWarehouse(path=warehouse.path, threads=1, lock_timeout_s=60)
+    patient.prepare()
+    assert process.wait() == 0
