@@ -139,11 +139,11 @@ def test_a_failed_model_surfaces_in_the_steps_error(graph: Graph) -> None:
         )
     result = graph.run(DAY_2, DAY_2, [key for key in DAILY if key.path[0] != "raw"])
     assert not result.success
-    assert "test distinct_events_are_complete failed (models/marts/distinct_events.yml): Got 2 results" in failures(
+    assert "test distinct_events_are_complete failed (models/marts/distinct_events.yml): Got 3 results" in failures(
         result
     )
     with pytest.raises(
-        DatasetError, match=rf"{DAY_2}: distinct_events:distinct_events_are_complete failed: 2 rows fail"
+        DatasetError, match=rf"{DAY_2}: distinct_events:distinct_events_are_complete failed: 3 rows fail"
     ):
         refuse_unless_days_passed(graph.instance, [DAY_2])
 
