@@ -11,7 +11,7 @@ from dagster import AssetKey
 
 from bigger_boat.assets.common import DATA_OWNERS, readable_failures
 from bigger_boat.assets.verdicts import DayVerdict, check_result
-from bigger_boat.data.fingerprint import FINGERPRINT, landed_content, source_fingerprint
+from bigger_boat.data.fingerprint import FINGERPRINT, catalog_fingerprint, landed_content, source_fingerprint
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
@@ -80,7 +80,7 @@ def sku_to_content(landing_zone: LandingZone, warehouse: DuckDBWarehouse) -> dg.
     with readable_failures():
         files = landing_zone.catalog_files()
         rows = warehouse.load_catalog([str(file) for file in files])
-        fingerprint = landing_zone.fingerprint("catalog", "catalog") or "empty"
+        fingerprint = catalog_fingerprint(landing_zone.index())
     return dg.MaterializeResult(
         metadata={"dagster/row_count": rows, CONTENT: fingerprint, FINGERPRINT: fingerprint, "files": len(files)},
         data_version=dg.DataVersion(fingerprint),

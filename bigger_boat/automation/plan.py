@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import dagster as dg
 from dagster import AssetKey, DagsterEventType, DagsterInstance
 
-from bigger_boat.data.fingerprint import FINGERPRINT, landed_content, source_fingerprint
+from bigger_boat.data.fingerprint import FINGERPRINT, catalog_fingerprint, landed_content, source_fingerprint
 from bigger_boat.data.landing_index import LandingIndex
 
 CODE_VERSION_TAG = "dagster/code_version"
@@ -96,9 +96,9 @@ def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingI
         wanted_records = dg.AssetRecordsFilter(key, storage_ids=chunk)
         for record in instance.fetch_materializations(wanted_records, limit=len(chunk)).records:
             event, day = record.asset_materialization, record.partition_key
-            same_code = (event.tags or {}).get(CODE_VERSION_TAG, node.code_version) == node.code_version
             made_from = event.metadata.get(FINGERPRINT)
-            if not same_code or made_from is None or made_from.value != source_fingerprint(content, key.path[-1], day):
+            expected = source_fingerprint(content, key.path[-1], day)
+            if _other_code(event, node) or made_from is None or made_from.value != expected:
                 behind.add(day)
     return behind
 
@@ -109,12 +109,11 @@ def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Se
     if record is None:
         return "not made yet"
     event = record.asset_materialization
-    if (event.tags or {}).get(CODE_VERSION_TAG, node.code_version) != node.code_version:
+    if _other_code(event, node):
         return "its code changed"
     if SIZE in event.metadata and event.metadata[SIZE].value != size:
         return f"made at size {event.metadata[SIZE].value}"
-    catalog = index.catalog.fingerprint if index.catalog else ""
-    if FINGERPRINT in event.metadata and event.metadata[FINGERPRINT].value != catalog:
+    if FINGERPRINT in event.metadata and event.metadata[FINGERPRINT].value != catalog_fingerprint(index):
         return "new files have landed"
     above = [parent for parent in node.parent_keys if parent in stale]
     if above:
@@ -125,6 +124,11 @@ def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Se
         return f"{newer[0].to_user_string()} is newer"
     failed = [check.name for check in graph.get_check_keys_for_assets({key}) if _check_failed(instance, check)]
     return f"its check {failed[0]} failed" if failed else ""
+
+
+def _other_code(event: dg.AssetMaterialization, node) -> bool:
+    """Whether an asset that names its code version was made by another one."""
+    return node.code_version is not None and (event.tags or {}).get(CODE_VERSION_TAG) != node.code_version
 
 
 def _storage_id(instance: DagsterInstance, key: AssetKey) -> int:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from datetime import date, timedelta
 
-from bigger_boat.data.landing_index import LandingIndex
+from bigger_boat.data.landing_index import CATALOG, LandingIndex
 
 FINGERPRINT = "source_fingerprint"
 """Metadata key under which every table made from landed files records it."""
@@ -39,6 +39,11 @@ def source_fingerprint(content: Content, table: str, day: str) -> str:
 def landed_content(index: LandingIndex) -> Content:
     """Return the content in force in the landing zone."""
     return lambda table, day: index.days[day].fingerprints.get(table, "") if day in index.days else ""
+
+
+def catalog_fingerprint(index: LandingIndex) -> str:
+    """Return the fingerprint of the catalogue's files in force; "empty" where there are none."""
+    return (index.catalog.fingerprints.get(CATALOG) if index.catalog else None) or "empty"
 
 
 def loaded_content(fingerprints: dict[tuple[str, str], str]) -> Content:
