@@ -47,7 +47,7 @@ def intent_champion(
     with readable_failures():
         folder, manifest = verified_dataset(storage, intent_dataset)
         items_folder, _ = verified_dataset(storage, recommendation_dataset)
-        task = IntentTask(folder, RecommendationTask(items_folder))
+        task = IntentTask(folder, RecommendationTask(items_folder), storage.checkpoints)
         return _champion(task, intent_report, manifest, storage, endpoint_host, training)
 
 

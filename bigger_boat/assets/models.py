@@ -54,7 +54,7 @@ def intent_model(
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, intent_dataset)
-        task = IntentTask(folder)
+        task = IntentTask(folder, checkpoints=storage.checkpoints)
         embeddings, prod2vec = load_embeddings(storage, product_embeddings)
         chosen = preset(IntentConfig, training.size, config)
         model, choice = task.fit(embeddings, chosen)

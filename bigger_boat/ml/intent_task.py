@@ -3,7 +3,7 @@
 What belongs elsewhere: the model (``intent_model.py``), metrics, the gate's rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from functools import cached_property
@@ -34,13 +34,22 @@ class Predicts(Protocol):
 
 
 class IntentTask:
-    """The task on one data set. ``folder``: a published ``intent_dataset``; ``items``: the sessions for Prod2Vec."""
+    """The task on one data set. ``folder``: a published ``intent_dataset``; ``items``: the sessions for Prod2Vec.
+
+    ``checkpoints`` gives the folder in which a training of this configuration keeps its last epoch.
+    """
 
     name = "intent"
 
-    def __init__(self, folder: Path, items: RecommendationTask | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        items: RecommendationTask | None = None,
+        checkpoints: Callable[..., Path] | None = None,
+    ):
         self.folder = folder
         self._items = items
+        self._checkpoints = checkpoints or (lambda *_: None)
 
     @cached_property
     def train(self) -> pl.DataFrame:
@@ -57,7 +66,8 @@ class IntentTask:
 
     def fit(self, embeddings: ProductEmbeddings, config: IntentConfig) -> tuple[IntentModel, dict[str, Any]]:
         """Return the model fitted on the training days, and what was chosen on validation."""
-        model = fit_intent(self.train, self.validation, embeddings, config)
+        kept = self._checkpoints("fit", self.folder.name, embeddings.digest, asdict(config))
+        model = fit_intent(self.train, self.validation, embeddings, config, checkpoint_dir=kept)
         return model, model.choice.as_dict()
 
     def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[IntentModel, dict[str, Any]]:
@@ -70,11 +80,12 @@ class IntentTask:
         """Fit on all days, embeddings included, with the epochs and calibration that were chosen."""
         embeddings = train_prod2vec(self._items.items(*SPLITS), Prod2VecConfig(**configuration["prod2vec"]))
         everything = pl.concat([read_split(self.folder, split) for split in SPLITS])
-        return refit(IntentChoice.from_dict(dict(chosen)), everything, embeddings)
+        kept = self._checkpoints("refit", self.folder.name, embeddings.digest, chosen)
+        return refit(IntentChoice.from_dict(dict(chosen)), everything, embeddings, checkpoint_dir=kept)
 
     def load(self, bundle: Bundle) -> Predicts:
         """Return a bundle's model through the graph that serves."""
-        from bigger_boat.ml.saved_intent import SavedIntentModel
+        from bigger_boat.ml.intent_export import SavedIntentModel
 
         return SavedIntentModel(bundle.saved_model)
 

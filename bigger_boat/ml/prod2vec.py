@@ -69,6 +69,11 @@ class ProductEmbeddings:
         return ItemVocabulary(self.skus, self.counts)
 
     @cached_property
+    def digest(self) -> str:
+        """Return what tells these embeddings from others: a hash of products and vectors."""
+        return hashlib.sha256("\n".join(self.skus).encode() + self.vectors.tobytes()).hexdigest()[:16]
+
+    @cached_property
     def unit_vectors(self) -> np.ndarray:
         """Vectors of length 1, float32 (V, D)."""
         return unit(self.vectors)

@@ -4,6 +4,7 @@ Here live local files; the shape (draft, publish, fetch) is that of an object st
 What belongs elsewhere: what is inside a version (``data/``, ``ml/``).
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -65,6 +66,13 @@ class LocalStorage(dg.ConfigurableResource):
     def folder(self, name: str) -> Path:
         """Return the local folder that holds the versions of ``name``, for what writes its own versions (bundles)."""
         return Path(self.base_dir) / name
+
+    def checkpoints(self, *identity: object) -> Path:
+        """Return the folder where training that is the same by ``identity`` keeps its last epoch, to resume from."""
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        path = Path(self.base_dir) / "checkpoints" / digest
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def address(self, path: Path) -> str:
         """Return the address of a folder below."""
