@@ -18,8 +18,9 @@ $(VENV)/.installed: requirements.lock requirements-installer.lock setup.py
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-installer.lock
-	$(BIN)/uv --system-certs pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv --system-certs pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv --system-certs pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/bigger-boat prepare
 	@touch $@
 
 run: install  ## a shop, the whole graph, two live endpoints and their answers

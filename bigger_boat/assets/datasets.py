@@ -13,9 +13,11 @@ import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures
 from bigger_boat.assets.quality import refuse_unless_days_passed
+from bigger_boat.data.arrival_checks import rejected_examples
 from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
 from bigger_boat.data.fingerprint import loaded_content, source_fingerprint
+from bigger_boat.data.landing_index import rejected_files
 from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
@@ -118,7 +120,20 @@ def _days_to_read(instance: dg.DagsterInstance, landing_zone: LandingZone, wareh
     counts = {str(day): rows for day, rows in warehouse.row_counts("sessions", "session_date", first, last).items()}
     days = [day for day in sorted(landed) if counts.get(day)]
     refuse_unless_days_passed(instance, days)
+    _refuse_lost_days(landing_zone, days)
     return split_days([date.fromisoformat(day) for day in days])
+
+
+def _refuse_lost_days(landing_zone: LandingZone, days: list[str]) -> None:
+    """Refuse if a day among or after those that are read has nothing but rejected rows: it is missing, not quiet."""
+    lost = [day for day in landing_zone.index().rejected_only_days if days and day >= days[0]]
+    if lost:
+        examples = "; ".join(rejected_examples(rejected_files(landing_zone.root, lost[0])))
+        raise DatasetError(
+            f"The data set is not built, because every row of {', '.join(lost[:5])} was rejected when it landed,"
+            f" such as: {examples}.",
+            "Correct the source of these days and land it again: bigger-boat land --replace --from DAY --to DAY.",
+        )
 
 
 def _sessions(

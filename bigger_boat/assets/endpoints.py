@@ -76,18 +76,22 @@ def _publish(name: str, address: str, storage: LocalStorage, endpoint_host: Loca
         intact = gate.check_digests(directory)
         gate.require([intact], f"The {name} champion")
         bundle = read_bundle(directory)
+        judged = [intact, gate.check_judged(bundle.info)]
+        gate.require(judged, f"Version {bundle.version} of {name}")
         answers = endpoint_host.answers(directory, [entry["request"] for entry in bundle.golden])
-        checks = [intact, gate.check_golden(bundle.golden, answers)]
+        checks = [*judged, gate.check_golden(bundle.golden, answers)]
         gate.require(checks, f"Version {bundle.version} of {name}")
+        before = endpoint_host.serving_version(name)
         result = endpoint_host.publish(name, directory).require()
+    stays = before == bundle.version
     return dg.Output(
         address,
         data_version=dg.DataVersion(bundle.version),
         metadata={
-            SUMMARY: f"{bundle.kind} {bundle.version} {result.state}",
+            SUMMARY: f"{bundle.kind} {bundle.version} {'stays' if stays else result.state}",
             "version": bundle.version,
             "state": result.state,
-            "sentence": result.sentence,
+            "sentence": f"Nothing new: version {bundle.version} of {name} stays." if stays else result.sentence,
             "url": dg.MetadataValue.url(result.url),
             "gate": table([asdict(check) for check in checks]),
             "configuration": bundle.info["configuration"],

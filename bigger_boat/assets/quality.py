@@ -1,8 +1,8 @@
 """May these days be read? What the blocking checks said last about exactly the days a data set reads.
 
 A blocking check stops only its own run, and a backfill counts a day whose check failed as done: so whoever reads the
-warehouse asks here first. What belongs elsewhere: the checks (``raw.py``, ``warehouse.py``), how a check says which
-days it speaks for (``verdicts.py``).
+warehouse asks here first. What belongs elsewhere: the checks (``raw.py``, ``warehouse.py``, ``arrival.py``), how a
+check says which days it speaks for (``verdicts.py``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
 )
 
-from bigger_boat.assets import raw, warehouse
+from bigger_boat.assets import arrival, raw, warehouse
 from bigger_boat.assets.verdicts import DayVerdict, read_verdict, run_range, with_neighbours
 from bigger_boat.errors import DatasetError
 
@@ -47,7 +47,8 @@ def blocking_checks() -> dict[AssetCheckKey, Writer]:
         writer = Writer(definition.op.name, neighbours=definition is warehouse.warehouse_days)
         checks |= {spec.key: writer for spec in definition.check_specs if spec.blocking}
     sessions = Writer(warehouse.warehouse_days.op.name, neighbours=True)
-    return checks | dict.fromkeys(warehouse.sessions_match_schema.check_keys, sessions)
+    of_sessions = [spec.key for spec in arrival.arrival_checks.check_specs if spec.blocking]
+    return checks | dict.fromkeys([*warehouse.sessions_match_schema.check_keys, *of_sessions], sessions)
 
 
 def refuse_unless_days_passed(

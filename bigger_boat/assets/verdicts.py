@@ -17,11 +17,12 @@ RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_ra
 
 @dataclass(frozen=True)
 class DayVerdict:
-    """What a check found on one day: ``reason`` is "" where it passed."""
+    """What a check found on one day: ``reason`` is "" where it passed, ``value`` the number it judged, if any."""
 
     passed: bool
     reason: str = ""
     rows: int = 0
+    value: float | None = None
 
 
 def days_between(first: str, last: str) -> list[str]:
@@ -48,18 +49,32 @@ def day_metadata(verdicts: Mapping[str, DayVerdict]) -> dict[str, dg.MetadataVal
 
 
 def check_result(
-    verdicts: Mapping[str, DayVerdict], *, asset_key: dg.AssetKey | None = None, check_name: str | None = None
+    verdicts: Mapping[str, DayVerdict],
+    *,
+    asset_key: dg.AssetKey | None = None,
+    check_name: str | None = None,
+    fact: str = "",
+    also: str = "",
+    value: float | None = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
-    """Return the result of a check that looked at each day; it fails if a day fails, and says which and why."""
+    """Return the result of a check that looked at each day; it fails if a day fails, and says which and why.
+
+    ``fact`` is what it says where nothing is wrong, ``also`` what is wrong with no single day, ``value`` its number to
+    plot over the runs.
+    """
     failed = {day: verdict.reason for day, verdict in sorted(verdicts.items()) if not verdict.passed}
     rows = sum(verdict.rows for verdict in verdicts.values())
-    passed = f"{len(verdicts)} days with {rows:,} rows are as they should be."
+    passed = fact or f"{len(verdicts)} days with {rows:,} rows are as they should be."
+    faults = [*([also] if also else []), *(f"{day}: {reason}" for day, reason in list(failed.items())[:5])]
+    more = [f"and {len(failed) - 5} more days"] if len(failed) > 5 else []
     return dg.AssetCheckResult(
-        passed=not failed,
+        passed=not faults,
         asset_key=asset_key,
         check_name=check_name,
-        description="; ".join(f"{day}: {reason}" for day, reason in list(failed.items())[:5]) or passed,
-        metadata=day_metadata(verdicts),
+        severity=severity,
+        description="; ".join([*faults, *more]) or passed,
+        metadata=day_metadata(verdicts) | ({} if value is None else {"value": dg.MetadataValue.float(float(value))}),
     )
 
 

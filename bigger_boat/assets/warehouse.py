@@ -119,7 +119,7 @@ def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: Duc
     """Every day of ``sessions`` that the run touched is as the code that reads it expects (Pandera)."""
     with readable_failures():
         days = run_range(context.run.tags)
-        first, last = with_neighbours(*days) if days else _all_days(warehouse)
+        first, last = with_neighbours(*days) if days else all_days(warehouse)
         return check_result(validate_days(warehouse, warehouse.row_counts("sessions", "session_date", first, last)))
 
 
@@ -160,7 +160,8 @@ def _groups(rows_by_day: Mapping[str, int]) -> Iterator[list[str]]:
         yield group
 
 
-def _all_days(warehouse: DuckDBWarehouse) -> tuple[str, str]:
+def all_days(warehouse: DuckDBWarehouse) -> tuple[str, str]:
+    """Return the first and last day of ``sessions``: what a check looks at outside of a run of days."""
     with warehouse.read(
         "select min(session_date)::varchar as first, max(session_date)::varchar as last from sessions"
     ) as reader:

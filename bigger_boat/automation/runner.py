@@ -51,7 +51,7 @@ def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.Dag
         run_id, success = _execute_run(instance, keys, tags, on_event)
         run_ids.append(run_id)
         if not success:
-            failures, refused = _failures(instance, run_id)
+            failures, refused = failures_of(instance, run_id)
             return Outcome(False, tuple(run_ids), tuple(failures), refused)
     return Outcome(True, tuple(run_ids))
 
@@ -102,7 +102,7 @@ def _following(instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent
         thread.join(timeout=30)
 
 
-def _failures(instance: dg.DagsterInstance, run_id: str) -> tuple[list[tuple[str, str]], bool]:
+def failures_of(instance: dg.DagsterInstance, run_id: str) -> tuple[list[tuple[str, str]], bool]:
     """Return (step, sentence) of each failed step and failed blocking check, and whether it was only a refusal."""
     failures, refused = [], []
     for record in instance.get_records_for_run(run_id).records:

@@ -143,6 +143,19 @@ def check_data_versions(fitted_on: Mapping[str, str], current: Mapping[str, str]
     )
 
 
+def check_judged(info: Mapping[str, Any]) -> GateCheck:
+    """The bundle is a champion: fitted again on all days after the champion's gate let its candidate pass."""
+    name, judged = "passed_the_champions_gate", info.get("gate") or []
+    failed = [check["description"] for check in judged if not check["passed"]]
+    if not judged or not info.get("refit"):
+        text = "The bundle was not judged by the champion's gate: a candidate, fitted on the training days only."
+        return GateCheck(name, False, text, 0.0)
+    if failed:
+        text = f"The champion's gate refused the bundle: {'; '.join(failed)}"
+        return GateCheck(name, False, text, float(len(failed)))
+    return GateCheck(name, True, f"All {len(judged)} checks of the champion's gate passed.", float(len(judged)))
+
+
 def paired_interval(
     candidate: np.ndarray, incumbent: np.ndarray, groups: np.ndarray | None = None, z: float = 1.96
 ) -> Interval:
