@@ -17,7 +17,9 @@ def build_resources(settings: Settings) -> dict[str, object]:
 
 def endpoint_host(settings: Settings) -> LocalEndpointHost:
     """Return where versions are published, for use outside of Dagster."""
-    return LocalEndpointHost(endpoints_dir=str(settings.endpoints_dir), port=settings.port)
+    return LocalEndpointHost(
+        endpoints_dir=str(settings.endpoints_dir), port=settings.port, keep_versions=settings.keep_versions
+    )
 
 
 def _local(settings: Settings) -> dict[str, object]:

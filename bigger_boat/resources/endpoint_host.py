@@ -62,6 +62,7 @@ class LocalEndpointHost(dg.ConfigurableResource):
     endpoints_dir: str = Field(description="Directory of the published versions, under the data directory.")
     port: int = Field(default=8080, description="Port of the local server.")
     confirm_timeout_s: float = Field(default=120.0, description="How long to wait for the server to take a version.")
+    keep_versions: int = Field(default=5, description="Versions kept beside the one that serves; older ones are swept.")
 
     @property
     def url(self) -> str:
@@ -91,7 +92,9 @@ class LocalEndpointHost(dg.ConfigurableResource):
             published.exclude(bundle.version, None)
             published.forget_refusal()
             published.point_at(bundle.version)
-        return self._await(published, bundle.version)
+        result = self._await(published, bundle.version)
+        _sweep(published, self.keep_versions)
+        return result
 
     def rollback(self, name: str, version: str | None = None) -> PublishResult:
         """Make an earlier version current again (default: the newest before the one that serves).
@@ -198,6 +201,17 @@ def _copy_synced(source: str, target: str) -> str:
     with open(target, "rb+") as stream:
         os.fsync(stream.fileno())
     return target
+
+
+def _sweep(published: PublishedEndpoint, keep: int) -> None:
+    """Remove all but the newest ``keep`` versions and those that serve, served last, or should serve."""
+    with published.locked():
+        needed = {published.current(), published.serving_version()}
+        others = [version for version in published.list_versions() if version not in needed]
+        for version in others[: max(0, len(others) - keep)]:
+            doomed = published.versions / f".swept-{uuid.uuid4().hex[:8]}"
+            os.rename(published.path_of(version), doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _earlier_version(published: PublishedEndpoint, current: str | None) -> str:

@@ -215,6 +215,16 @@ def test_the_publisher_refuses_before_anything_changes(shop, bundles, tmp_path):
     assert not shop.root.exists()
 
 
+@pytest.mark.parametrize(("keep", "left"), [(1, ["first", "second"]), (0, ["second"])])
+def test_old_versions_are_swept_but_never_the_current_one(tmp_path, bundles, keep, left):
+    host = LocalEndpointHost(endpoints_dir=str(tmp_path), keep_versions=keep)
+    for name in ("first", "second"):
+        host.publish(NAME, bundles[name].directory)
+    published = PublishedEndpoint(tmp_path, NAME)
+    assert published.list_versions() == sorted(bundles[name].version for name in left)
+    assert published.current() == bundles["second"].version
+
+
 def test_answers_come_from_a_private_server_before_publishing(shop, bundles):
     bundle = bundles["first"]
     answers = shop.host.answers(bundle.directory, [entry["request"] for entry in bundle.golden])
