@@ -29,7 +29,7 @@ ON: Mapping[AssetKey, Sequence[CheckSpec]] = {
     AssetKey("session_stats"): [arrives.DUPLICATES],
     SESSIONS: [arrives.REJECTS, arrives.DURATION, arrives.NOT_EMPTY, arrives.LIMIT, arrives.LENGTH],
 }
-"""The blocking ones are on ``sessions``: the tables of a bad day are made and can be looked at, but not learned from."""
+"""The blocking ones are on ``sessions``: a bad day's tables are made and can be looked at, but not learned from."""
 
 TABLES: Mapping[str, tuple[str, Sequence[sessions.Rule]]] = {
     "sessions": (sessions.SESSION_COUNTS, sessions.SESSION_RULES),

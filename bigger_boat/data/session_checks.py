@@ -128,7 +128,7 @@ SESSION_RULES = (
         whole="sessions",
         most=WARN_BEYOND_LIMIT,
         least=0,
-        says="{part:,} of {whole:,} sessions ({value:.0%}) last over 30 minutes",
+        says="{part:,} of {whole:,} sessions ({value:.1%}) last over 30 minutes",
         examples=_of_sessions(IS_LONG, "duration_s desc", _DURATION),
     ),
     Rule(
@@ -149,7 +149,7 @@ DUPLICATE_RULES = (
         whole="events",
         most=WARN_DUPLICATES,
         least=0,
-        says="{part:,} of {whole:,} rows ({value:.0%}) repeat another one exactly",
+        says="{part:,} of {whole:,} rows ({value:.1%}) repeat another one exactly",
         examples=_REPEATED,
     ),
 )
@@ -160,7 +160,7 @@ METADATA_RULES = (
         whole="products",
         most=WARN_WITHOUT_METADATA,
         least=0,
-        says="of {part:,} of {whole:,} products ({value:.0%}) the catalogue knows nothing",
+        says="of {part:,} of {whole:,} products ({value:.1%}) the catalogue knows nothing",
         examples=_BARE,
     ),
 )
@@ -178,9 +178,8 @@ def _judge(rule: Rule, counts: Mapping[str, Row], days: Sequence[str], query: Qu
         part, whole = (int(counts[day][name] or 0) if day in counts else 0 for name in (rule.part, rule.whole))
         value = part / whole if whole else None
         is_broken = value is not None and whole >= rule.is_judged_from and not rule.least <= value <= rule.most
-        found[day] = DayFinding(
-            value, whole, rule.says.format(part=part, whole=whole, value=value) if is_broken else ""
-        )
+        says = rule.says.format(part=part, whole=whole, value=value) if is_broken else ""
+        found[day] = DayFinding(value, whole, says)
     broken = [day for day in days if found[day].reason]
     if broken:
         examples = _examples(rule.examples, broken, query)

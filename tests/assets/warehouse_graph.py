@@ -13,7 +13,7 @@ from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.warehouse import DuckDBWarehouse
 
 ensure_manifest()
-from bigger_boat.assets import landing, raw, warehouse  # noqa: E402 (they read the manifest)
+from bigger_boat.assets import arrival, landing, raw, warehouse  # noqa: E402 (they read the manifest)
 
 DAY_MS = 86_400_000
 EPOCH = date(1970, 1, 1)
@@ -56,7 +56,7 @@ class Graph:
         }
         self.definitions = dg.Definitions(
             assets=dg.load_assets_from_modules([landing, raw, warehouse]),
-            asset_checks=dg.load_asset_checks_from_modules([warehouse]),
+            asset_checks=dg.load_asset_checks_from_modules([warehouse, arrival]),
             resources=resources,
         )
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
