@@ -163,6 +163,34 @@ def bench(names: Annotated[list[str] | None, typer.Argument(help="files of bench
         subprocess.run([sys.executable, str(path)], check=True)
 
 
+@app.command(epilog="Example: bigger-boat benchmark train.txt test.txt --json result.json")
+def benchmark(
+    files: Annotated[list[Path], typer.Argument(help="clicks to split by time, or training and test clicks")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the result here, too")] = None,
+    ladder_only: Annotated[bool, typer.Option(help="without our own recommenders")] = False,
+) -> None:
+    """Measure our recommenders beside the published simple ones, on anyone's clicks.
+
+    A file holds SessionId, ItemId and Time (session-rec's format), or it is the challenge's browsing_train.csv.
+    """
+    import json
+
+    from bigger_boat.console import ProgressLine, say
+    from bigger_boat.data.session_files import read_sessions
+    from bigger_boat.errors import DatasetError
+    from bigger_boat.ml.benchmark import Benchmark, report, split_by_time
+
+    if len(files) > 2:
+        raise DatasetError(f"{len(files)} files are given.", "Give one file to split by time, or training and test.")
+    sessions = [read_sessions(path) for path in files]
+    train, test = sessions if len(sessions) == 2 else split_by_time(sessions[0])
+    with ProgressLine() as progress:
+        result = Benchmark(train, test).run(candidates=not ladder_only, progress=progress)
+    say(escape(report(result)))
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+
+
 @app.command(hidden=True)
 def prepare() -> None:
     """Build what importing the definitions reads: dbt's manifest."""

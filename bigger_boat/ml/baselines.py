@@ -1,7 +1,8 @@
 """The simple recommenders that a model has to beat, as session-rec publishes them, vectorised.
 
-Popularity, popularity within the session, Markov chains and sequential rules (https://github.com/rn5l/session-rec).
-Where these leave ties, the more popular product comes first. What belongs elsewhere: models that are served.
+Popularity, popularity within the session, Markov chains and sequential rules (https://github.com/rn5l/session-rec),
+and plain prod2vec neighbours. Where these leave ties, the more popular product comes first. What belongs elsewhere:
+session neighbours (``session_neighbours.py``), models that are served.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bigger_boat.ml.item_sequences import ItemSequences, ItemVocabulary
+from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
+from bigger_boat.ml.prod2vec import ProductEmbeddings
 from bigger_boat.ml.ranking import Ranker
 
 
@@ -75,6 +78,24 @@ class Markov(SequentialRules):
         """Count the transitions of training ``sequences``."""
         vocabulary = ItemVocabulary.of(sequences)
         return cls(vocabulary, mine_rules(vocabulary.encode(sequences), len(vocabulary), steps, pruning))
+
+
+class Prod2VecMean(KnnModel):
+    """Score = cosine to the mean of the session's unit vectors: prod2vec with nothing tuned (Grbovic et al. 2015)."""
+
+    name = "prod2vec_mean"
+    decay = 1.0
+
+    def __init__(self, embeddings: ProductEmbeddings):
+        plain = KnnConfig(decay=self.decay, popularity_weight=0.0, last_bonus=0.0, revisit_bonus=0.0)
+        super().__init__(embeddings, plain)
+
+
+class Prod2VecLast(Prod2VecMean):
+    """Score = cosine to the last item; that item itself comes first."""
+
+    name = "prod2vec_last"
+    decay = 0.0
 
 
 def mine_rules(encoded: ItemSequences, size: int, steps: int, pruning: int):

@@ -15,7 +15,7 @@ import numpy as np
 from bigger_boat.ml.item_sequences import ItemSequences, ItemVocabulary
 from bigger_boat.ml.ranking import Ranker
 
-PAIRS_PER_CHUNK = 2_000_000
+PAIRS_PER_CHUNK = 300_000
 """Bounds the memory of one step: (history, session) pairs looked at together, about 60 bytes each."""
 
 DAY_S = 86_400.0
@@ -23,7 +23,7 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class NeighbourConfig:
-    """The sessions that share an item, the ``sample_size`` most recent of them, the ``neighbours`` most similar of these.
+    """Of the sessions that share an item the ``sample_size`` most recent, of these the ``neighbours`` most similar.
 
     similarity(s) = sum of position weights of the shared items / sqrt(distinct items of s), by ``time_days`` times
     exp(-age of s / time_days); score(j) = sum over neighbours with j of similarity * match weight, by ``distance``
@@ -45,8 +45,12 @@ class NeighbourConfig:
     distance: float | None = None
 
 
+# As in session-rec's example configuration. Its V-SKNN multiplies vectors in one version and takes the cosine in the
+# next; the cosine is taken here.
 SKNN_CONFIG = NeighbourConfig(neighbours=100, sample_size=500, position="same", match="same")
-VSKNN_CONFIG = NeighbourConfig(neighbours=500, sample_size=5000, position="quadratic", match="quadratic", idf=5.0)
+V# As in session-rec's example configuration. Its V-SKNN multiplies vectors in one version and takes the cosine in the
+# next; the cosine is taken here.
+SKNN_CONFIG = NeighbourConfig(neighbours=500, sample_size=5000, position="quadratic", match="quadratic", idf=5.0)
 VSTAN_CONFIG = NeighbourConfig(
     neighbours=500,
     sample_size=5000,
@@ -174,7 +178,7 @@ class SessionNeighbours(Ranker):
             return Pairs(*(np.zeros(0, dtype=np.int64) for _ in Pairs._fields))
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
-        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+        starts = _starts(keys)
         shared = owners[order]
         pairs = Pairs(
             *np.divmod(keys[starts], len(self.session_norms)),
@@ -182,20 +186,19 @@ class SessionNeighbours(Ranker):
             np.minimum.reduceat(ages[shared], starts),
             np.maximum.reduceat(self.item_sessions.places[flat[order]], starts),
         )
-        ends = np.searchsorted(pairs.histories, pairs.histories, side="right")
-        return pairs.where(ends - np.arange(len(ends)) <= self.config.sample_size)
+        from_the_newest = _places_within(pairs.histories[::-1])[::-1]
+        return pairs.where(from_the_newest < self.config.sample_size)
 
     def _neighbours(self, pairs: Pairs) -> Pairs:
         """Return the most similar sessions of each history, ties by recency, with their similarity as weight."""
         similarity = pairs.weights / self.session_norms[pairs.sessions] * self._time_weights(pairs)
         pairs = pairs._replace(weights=similarity)
-        crowd = np.bincount(pairs.histories)[pairs.histories] > self.config.neighbours if len(similarity) else similarity
-        crowded = np.flatnonzero(crowd)
+        sizes = np.bincount(pairs.histories, minlength=1)
+        crowded = np.flatnonzero(sizes[pairs.histories] > self.config.neighbours)
         owners = pairs.histories[crowded]
-        order = np.lexsort((-pairs.sessions[crowded], -similarity[crowded], owners))
-        places = np.arange(len(order)) - np.searchsorted(owners, owners, side="left")  # owners are sorted already
+        by_similarity = np.lexsort((-pairs.sessions[crowded], -similarity[crowded], owners))
         chosen = np.ones(len(similarity), dtype=bool)
-        chosen[crowded[order[places >= self.config.neighbours]]] = False
+        chosen[crowded[by_similarity[_places_within(owners) >= self.config.neighbours]]] = False
         return pairs.where(chosen)
 
     def _time_weights(self, pairs: Pairs) -> np.ndarray | float:
@@ -203,7 +206,7 @@ class SessionNeighbours(Ranker):
         if self.config.time_days is None or self.ended_s is None or not len(pairs.sessions):
             return 1.0
         ended_s = self.ended_s[pairs.sessions]
-        starts = np.flatnonzero(np.concatenate([[True], pairs.histories[1:] != pairs.histories[:-1]]))
+        starts = _starts(pairs.histories)
         sizes = np.diff(np.append(starts, len(ended_s)))
         newest_s = np.repeat(np.maximum.reduceat(ended_s, starts), sizes)
         return np.exp((ended_s - newest_s) / (self.config.time_days * DAY_S))
@@ -212,15 +215,21 @@ class SessionNeighbours(Ranker):
         """Sum what each neighbour says about its products into ``scores`` (B, V)."""
         from scipy import sparse
 
-        config = self.config
+        config, groups = self.config, self.session_items
         weights = neighbours.weights * match_weights(config.match, neighbours.ages, config.decay)
-        flat, owners = self.session_items.take(neighbours.sessions)
-        values = weights[owners]
-        if config.distance is not None:
-            apart = np.abs(self.session_items.places[flat] - neighbours.places[owners])
-            values = values * np.exp(-apart / config.distance)
-        cells = (neighbours.histories[owners], self.session_items.ids[flat])
-        scores += sparse.coo_matrix((values, cells), shape=scores.shape).tocsr().toarray()
+        sizes = np.bincount(neighbours.histories, minlength=len(scores))
+        if config.distance is None:
+            by_session = (weights, neighbours.sessions, _offsets(sizes))
+            items = (np.ones(len(groups.ids)), groups.ids, groups.offsets)
+            shape = (len(self.session_norms), scores.shape[1])
+            total = sparse.csr_array(by_session, shape=(len(scores), shape[0])) @ sparse.csr_array(items, shape=shape)
+        else:
+            flat, owners = groups.take(neighbours.sessions)
+            apart = np.abs(groups.places[flat] - neighbours.places[owners])
+            values = weights[owners] * np.exp(-apart / config.distance)
+            ends = _offsets(np.bincount(neighbours.histories[owners], minlength=len(scores)))
+            total = sparse.csr_array((values, groups.ids[flat], ends), shape=scores.shape)
+        scores += total.toarray()
         scores *= self.item_weights
 
 
@@ -255,10 +264,23 @@ def _index(encoded: ItemSequences, items: int, sample_size: int) -> tuple[Ragged
     sessions, rows = np.divmod(distinct, items)
     last = len(keys) - 1 - from_the_end
     places = (last - encoded.offsets[sessions] + 1).astype(np.int32)
-    session_items = Ragged(rows, places, np.searchsorted(sessions, np.arange(len(encoded) + 1)))
-
+    session_items = Ragged(rows, places, _offsets(np.bincount(sessions, minlength=len(encoded))))
     order = np.lexsort((-sessions, rows))
-    grouped = rows[order]
-    recent = order[np.arange(len(order)) - np.searchsorted(grouped, grouped) < sample_size]
-    item_sessions = Ragged(sessions[recent], places[recent], np.searchsorted(rows[recent], np.arange(items + 1)))
+    recent = order[_places_within(rows[order]) < sample_size]
+    item_sessions = Ragged(sessions[recent], places[recent], _offsets(np.bincount(rows[recent], minlength=items)))
     return session_items, item_sessions
+
+
+def _starts(groups: np.ndarray) -> np.ndarray:
+    """Return where each run of equal values begins."""
+    return np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]])[: len(groups)])
+
+
+def _places_within(groups: np.ndarray) -> np.ndarray:
+    """Return 0, 1, 2 ... within each run of equal values."""
+    starts = _starts(groups)
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes)])
