@@ -167,7 +167,7 @@ def bench(names: Annotated[list[str] | None, typer.Argument(help="files of bench
 def benchmark(
     files: Annotated[list[Path], typer.Argument(help="clicks to split by time, or training and test clicks")],
     json_file: Annotated[Path | None, typer.Option("--json", help="write the result here, too")] = None,
-    ladder_only: Annotated[bool, typer.Option(help="without our own recommenders")] = False,
+    ladder_only: Annotated[bool, typer.Option("--ladder-only", help="without our own recommenders")] = False,
 ) -> None:
     """Measure our recommenders beside the published simple ones, on anyone's clicks.
 

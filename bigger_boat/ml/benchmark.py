@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def split_by_time(sessions: ClickSessions) -> tuple[ClickSessions, ClickSessions]:
-    """Return the first sessions and the last ``TEST_SHARE``, one each at least. Raises DatasetError on less than two."""
+    """Return the first sessions and the last ``TEST_SHARE``, one each at least. DatasetError on less than two."""
     if len(sessions) < 2:
         raise DatasetError(
             f"Two sessions at least are needed to split by time, and there is {len(sessions)}.", "Give more clicks."

@@ -45,12 +45,10 @@ class NeighbourConfig:
     distance: float | None = None
 
 
-# As in session-rec's example configuration. Its V-SKNN multiplies vectors in one version and takes the cosine in the
-# next; the cosine is taken here.
+# As session-rec's example configuration and defaults have them. Its V-SKNN takes the plain product of the vectors in
+# one version and the cosine in a later one: the cosine is taken here.
 SKNN_CONFIG = NeighbourConfig(neighbours=100, sample_size=500, position="same", match="same")
-V# As in session-rec's example configuration. Its V-SKNN multiplies vectors in one version and takes the cosine in the
-# next; the cosine is taken here.
-SKNN_CONFIG = NeighbourConfig(neighbours=500, sample_size=5000, position="quadratic", match="quadratic", idf=5.0)
+VSKNN_CONFIG = NeighbourConfig(neighbours=500, sample_size=5000, position="quadratic", match="quadratic", idf=5.0)
 VSTAN_CONFIG = NeighbourConfig(
     neighbours=500,
     sample_size=5000,
