@@ -15,11 +15,11 @@ import numpy as np
 
 from bigger_boat.data.simulator import writer
 from bigger_boat.data.simulator.catalogue import Catalogue, make_catalogue, write_catalogue
-from bigger_boat.data.simulator.parameters import YOOCHOOSE_LIKE, ShopParameters
+from bigger_boat.data.simulator.parameters import CHALLENGE_LIKE, SHOPS, YOOCHOOSE_LIKE, ShopParameters
 from bigger_boat.data.simulator.shoppers import ADD, PURCHASE, Calendar, simulate_block
 from bigger_boat.data.simulator.writer import Buckets, browsing_rows, search_rows, write_browsing, write_search
 
-__all__ = ["YOOCHOOSE_LIKE", "ShopParameters", "SimulationReport", "simulate"]
+__all__ = ["CHALLENGE_LIKE", "SHOPS", "YOOCHOOSE_LIKE", "ShopParameters", "SimulationReport", "simulate"]
 
 BLOCK_SESSIONS = 16_384
 """Sessions simulated together, each block from a seed of its own. Changing it changes what every seed means."""

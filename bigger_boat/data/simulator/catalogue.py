@@ -56,10 +56,7 @@ def make_catalogue(parameters: ShopParameters, products: int, weeks: int, seed: 
     category = np.unique(drawn, return_inverse=True)[1].astype(np.int32)  # none is empty
     categories = int(category.max()) + 1
     category_start = np.searchsorted(category, np.arange(categories + 1))
-    log_weight = (
-        parameters.popularity_sigma * rng.permutation(_normal_scores(products))
-        + rng.normal(0, parameters.category_popularity_sigma, categories)[category]
-    )
+    log_weight = _log_weights(parameters, category, rng)
     popularity = np.exp(log_weight - log_weight.max())
     popularity /= popularity.sum()
     drift = np.cumsum(rng.normal(0, parameters.weekly_popularity_drift, (weeks, products)), axis=0)
@@ -89,6 +86,15 @@ def make_catalogue(parameters: ShopParameters, products: int, weeks: int, seed: 
 def _normal_scores(count: int) -> np.ndarray:
     """Return evenly spaced quantiles of the normal distribution: every seed gets the same long tail."""
     return np.array([NormalDist().inv_cdf((index + 0.5) / count) for index in range(count)])
+
+
+def _log_weights(parameters: ShopParameters, category: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return (P,) normal scores. Which product gets which is chance, more alike within a category; none is left out."""
+    own = parameters.popularity_sigma * rng.normal(size=len(category))
+    shared = parameters.category_popularity_sigma * rng.normal(size=int(category.max()) + 1)
+    rank = np.argsort(np.argsort(own + shared[category], kind="stable"), kind="stable")
+    sigma = np.hypot(parameters.popularity_sigma, parameters.category_popularity_sigma)
+    return sigma * _normal_scores(len(category))[rank]
 
 
 def _price_buckets(category: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ and returns to the cart's products; who doubts alternates, slowly, and leaves af
 Sources: "paper" = the challenge's papers; "clicks" = 70k real clicks of the yoochoose extract; "assumption" = neither.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Row = tuple[float, ...]
 Matrix = tuple[Row, ...]
@@ -28,7 +28,8 @@ STATES = ("wander", "compare", "decided", "doubt", "leaving")
 STEP_ACTIONS = ("view", "detail", "add", "remove", "purchase", "search", "end")
 """What a step can be. ``end`` leaves no trace; ``search`` may carry one click, and then the detail that it opens."""
 
-PACES = ("quick", "steady", "slow")
+PACES = ("quick", "steady", "slow", "away")
+"""How long a shopper takes for the next step; everyone is away from the screen now and then."""
 
 PRODUCT_MODES = ("same", "back", "cart", "related", "category", "anywhere")
 """How a shopper comes to a product: the one just seen, one seen before, one in the cart, one related to a product of
@@ -71,7 +72,7 @@ class ShopParameters:
         *(3.0, 2.9, 2.9, 3.0, 3.1, 3.2, 3.4, 3.8, 4.2, 4.3, 3.7, 2.6),
     )  # UTC (assumption)
     longest_gap_s: float = 1790.0  # sessions end after 30 minutes of rest (paper)
-    pace_medians_s: Row = (22.0, 60.0, 160.0)  # PACES; together: median 56 s, quartiles 25 and 129 s (clicks)
+    pace_medians_s: Row = (22.0, 60.0, 160.0, 1200.0)  # PACES; together: quartiles 25, 56 and 129 s (clicks)
     pace_spread: float = 0.6  # scale of log time in the log-logistic
 
     # -- sessions that never touch a product
@@ -134,11 +135,11 @@ class ShopParameters:
         (0.1, 0.0, 0.0, 0.0, 0.9),
     )
     pace_shares: Matrix = (  # PACES
-        (0.26, 0.48, 0.26),
-        (0.28, 0.44, 0.28),
-        (0.84, 0.14, 0.02),
-        (0.05, 0.20, 0.75),
-        (0.30, 0.44, 0.26),
+        (0.26, 0.50, 0.21, 0.03),
+        (0.28, 0.46, 0.23, 0.03),
+        (0.84, 0.13, 0.01, 0.02),
+        (0.05, 0.22, 0.69, 0.04),
+        (0.30, 0.46, 0.21, 0.03),
     )
     product_modes: Matrix = (  # PRODUCT_MODES; a mode that is not possible yet becomes "anywhere"
         (0.19, 0.02, 0.01, 0.48, 0.15, 0.15),
@@ -157,3 +158,29 @@ class ShopParameters:
 
 YOOCHOOSE_LIKE = ShopParameters()
 """The default shop: shares of the challenge, repeats of the yoochoose clicks."""
+
+CHALLENGE_LIKE = replace(
+    YOOCHOOSE_LIKE,
+    popularity_sigma=2.3,
+    category_popularity_sigma=1.2,  # top 1 % 34 %, top 5 % 67 %, median product 5 (paper)
+    weekly_popularity_drift=0.4,  # (assumption; with the tail: 6.7 % of the last days' products are new (paper))
+    products_per_category=40,
+    related_decay=0.8,
+    idle_actions=(
+        (0.18, 0.52, 0.006, 0.0, 0.0, 0.020, 0.17),  # longer sessions: 28 % of rows are product events (paper)
+        (0.11, 0.66, 0.019, 0.0, 0.0, 0.018, 0.11),
+        *YOOCHOOSE_LIKE.idle_actions[2:],
+    ),
+    product_modes=(  # 13 % of details repeat a product of the session (paper)
+        (0.015, 0.0, 0.01, 0.74, 0.06, 0.175),
+        (0.015, 0.0, 0.01, 0.74, 0.06, 0.175),
+        (0.015, 0.0, 0.20, 0.55, 0.06, 0.175),
+        (0.015, 0.0, 0.01, 0.74, 0.06, 0.175),
+        (0.015, 0.0, 0.01, 0.74, 0.06, 0.175),
+    ),
+    memory_decay=0.5,
+)
+"""The second shop: tail, repeats and length of the challenge, products that come and go."""
+
+SHOPS = {"yoochoose": YOOCHOOSE_LIKE, "challenge": CHALLENGE_LIKE}
+"""Frozen: later work improves models, not the shop (``docs/the-shop.md``)."""

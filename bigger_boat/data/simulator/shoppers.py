@@ -144,7 +144,7 @@ def _looking_only(
     total = int(length.sum())
     session = np.repeat(sessions, length)
     first = np.repeat(np.cumsum(length) - length, length)
-    pace = rng.choice(3, total, p=parameters.pace_shares[0])
+    pace = rng.choice(len(parameters.pace_medians_s), total, p=parameters.pace_shares[0])
     gap = gaps_ms(parameters, pace, rng)
     is_first = first == np.arange(total)
     gap[is_first] = 0
