@@ -62,7 +62,7 @@ def ask(settings: Settings) -> None:
     following = local_server.ask(url, session=",".join(session))
     say(f"\n  Which products come next?   (model version {following['version']})")
     for rank, sku in enumerate(following["prediction"][:5], start=1):
-        say(f"    {rank}. {sku}")
+        say(f"    {rank}. {sku}{'  (seen in this session)' * (sku in session)}")
     say(f"    curl '{url}/predict?session={','.join(session)}'")
     path = _write_summary(settings)
     heading("Next")
