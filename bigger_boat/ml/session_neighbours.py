@@ -8,6 +8,7 @@ set, the more recent session comes first here. What belongs elsewhere: the other
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -145,6 +146,15 @@ class SessionNeighbours(Ranker):
         times = None if ended_s is None else np.asarray(ended_s, dtype=np.float64)[several]
         return cls(vocabulary, encoded, config or cls.published, times)
 
+    @cached_property
+    def _item_matrix(self):
+        """Which items each session holds: scipy CSR (sessions, V)."""
+        from scipy import sparse
+
+        held = np.ones(len(self.session_items.ids), dtype=np.float32)
+        shape = (len(self.session_norms), len(self.vocabulary))
+        return sparse.csr_array((held, self.session_items.ids, self.session_items.offsets), shape=shape)
+
     def scores(self, recent: np.ndarray) -> np.ndarray:
         scores = np.zeros((len(recent), len(self.vocabulary)), dtype=np.float32)
         for chunk in self._chunks(recent):
@@ -218,9 +228,8 @@ class SessionNeighbours(Ranker):
         sizes = np.bincount(neighbours.histories, minlength=len(scores))
         if config.distance is None:
             by_session = (weights, neighbours.sessions, _offsets(sizes))
-            items = (np.ones(len(groups.ids)), groups.ids, groups.offsets)
-            shape = (len(self.session_norms), scores.shape[1])
-            total = sparse.csr_array(by_session, shape=(len(scores), shape[0])) @ sparse.csr_array(items, shape=shape)
+            shape = (len(scores), len(self.session_norms))
+            total = sparse.csr_array(by_session, shape=shape) @ self._item_matrix
         else:
             flat, owners = groups.take(neighbours.sessions)
             apart = np.abs(groups.places[flat] - neighbours.places[owners])
@@ -259,7 +268,7 @@ def _index(encoded: ItemSequences, items: int, sample_size: int) -> tuple[Ragged
     """
     keys = encoded.owners * items + encoded.rows
     distinct, from_the_end = np.unique(keys[::-1], return_index=True)
-    sessions, rows = np.divmod(distinct, items)
+    sessions, rows = (part.astype(np.int32) for part in np.divmod(distinct, items))
     last = len(keys) - 1 - from_the_end
     places = (last - encoded.offsets[sessions] + 1).astype(np.int32)
     session_items = Ragged(rows, places, _offsets(np.bincount(sessions, minlength=len(encoded))))

@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from bigger_boat.ml.baselines import Markov, Popularity, SequentialRules, SessionPopularity
+from bigger_boat.ml.baselines import Markov, Popularity, Prod2VecLast, Prod2VecMean, SequentialRules, SessionPopularity
+from bigger_boat.ml.prod2vec import ProductEmbeddings
 
 
 def scores_of(ranker, history):
@@ -60,3 +61,13 @@ def test_rules_equal_the_published_double_loop():
     for antecedent, expected in rules.items():
         found = {sku: score for sku, score in scores_of(ranker, [antecedent]).items() if score}
         assert found == pytest.approx(dict(expected), rel=1e-5)
+
+
+def test_plain_prod2vec_looks_at_the_mean_or_at_the_last_item():
+    vectors = np.array([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
+    embeddings = ProductEmbeddings(["a", "b", "c"], np.array([3, 2, 1]), vectors)
+    diagonal = 1 / np.sqrt(2)
+    assert scores_of(Prod2VecLast(embeddings), ["b", "a"]) == pytest.approx({"a": 1, "c": diagonal, "b": 0})
+    assert scores_of(Prod2VecMean(embeddings), ["b", "a"]) == pytest.approx({"c": 1, "a": diagonal, "b": diagonal})
+    twice = scores_of(Prod2VecMean(embeddings), ["b", "a", "a"])  # 2a + b, repeats counted
+    assert twice == pytest.approx({"a": 2 / np.sqrt(5), "c": 3 / np.sqrt(10), "b": 1 / np.sqrt(5)})
