@@ -1,0 +1,89 @@
+"""The benchmark's split, protocol and table, on a few made sessions."""
+
+import json
+from math import log2
+
+import numpy as np
+import pytest
+
+from bigger_boat.data.session_files import ClickSessions
+from bigger_boat.errors import DatasetError
+from bigger_boat.ml.benchmark import Benchmark, report, split_by_time
+from bigger_boat.ml.prod2vec import Prod2VecConfig
+
+FAST = Prod2VecConfig(dim=4, epochs=1)
+LADDER = ["popularity", "session_popularity", "prod2vec_mean", "prod2vec_last", "markov", "sequential_rules"]
+NEIGHBOURS = ["sknn", "vsknn", "vstan"]
+
+
+def sessions_of(*items):
+    return ClickSessions([list(each) for each in items], np.arange(len(items), dtype=np.float64))
+
+
+def test_the_last_sessions_are_for_testing():
+    train, test = split_by_time(sessions_of(*["ab"] * 17, "cd", "ef", "gh"))
+    assert len(train) == 17
+    assert test.items == [["c", "d"], ["e", "f"], ["g", "h"]]
+    assert test.ended_s.tolist() == [17.0, 18.0, 19.0]
+    assert [len(part) for part in split_by_time(sessions_of("ab", "cd"))] == [1, 1]
+
+
+def test_one_session_cannot_be_split():
+    with pytest.raises(DatasetError, match="Two sessions at least"):
+        split_by_time(sessions_of("ab"))
+
+
+def test_items_new_to_training_are_left_out_of_the_test_sessions():
+    benchmark = Benchmark(sessions_of("abc", "ab"), sessions_of("axb", "cx", "ba"), FAST)
+    assert benchmark.test == [["a", "b"], ["b", "a"]]
+    assert benchmark.run(candidates=False)["split"] == {
+        "training_sessions": 2,
+        "training_clicks": 5,
+        "items": 3,
+        "test_sessions": 2,
+        "test_clicks_of_unknown_items": 2,
+        "predictions": 2,
+    }
+
+
+def test_without_a_prediction_there_is_nothing_to_measure():
+    with pytest.raises(DatasetError, match="No test session"):
+        Benchmark(sessions_of("ab", "ab"), sessions_of("ax", "b"), FAST)
+
+
+def test_every_method_is_measured_beside_the_others():
+    train = sessions_of(*["ab", "bc", "ca", "abc"] * 10)
+    steps = []
+    result = Benchmark(train, sessions_of("ab", "bca"), FAST).run(progress=lambda *step: steps.append(step))
+    assert [row["recommender"] for row in result["results"]] == [*LADDER, *NEIGHBOURS, "knn_recommender"]
+    assert [step[0] for step in steps] == [*LADDER, *NEIGHBOURS, "knn_recommender"]
+    assert {row["kind"] for row in result["results"][:-1]} == {"ladder"}
+    assert result["results"][-1]["kind"] == "candidate"
+    assert [row["peer"] for row in result["differences"]] == ["vsknn", "vstan"]
+    assert json.loads(json.dumps(result)) == result
+
+    # counts: a 30, b 30, c 30, so popularity always says a, b, c; targets b, c, a are at 2, 3, 1
+    popularity = result["results"][0]
+    assert popularity["hit_rate"] == 1
+    assert popularity["mrr"] == pytest.approx((1 / 2 + 1 / 3 + 1) / 3)
+    assert popularity["ndcg"] == pytest.approx((1 / log2(3) + 1 / 2 + 1) / 3)
+    assert popularity["mrr_low"] <= popularity["mrr"] <= popularity["mrr_high"]
+
+    # after a comes b, after b c, after c a: Markov knows
+    markov = result["results"][LADDER.index("markov")]
+    assert (markov["hit_rate"], markov["mrr"], markov["ndcg"]) == (1, 1, 1)
+    text = report(result)
+    assert "90 clicks of 40 training sessions on 3 items; 3 predictions in 2 test sessions" in text
+        "90", "100"
+    )
+    assert all(name in text for name in (*LADDER, *NEIGHBOURS, "knn_recommender minus vsknn"))
+
+
+def test_the_same_clicks_give_the_same_figures():
+    train, test = sessions_of(*["abcd", "bcd", "dca"] * 8), sessions_of("abc", "dcb")
+
+    def figures():
+        rows = Benchmark(train, test, FAST).run()["results"]
+        return [{name: value for name, value in row.items() if name != "cpu_s"} for row in rows]
+
+    assert figures() == figures()
