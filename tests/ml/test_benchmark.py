@@ -74,8 +74,6 @@ def test_every_method_is_measured_beside_the_others():
     assert (markov["hit_rate"], markov["mrr"], markov["ndcg"]) == (1, 1, 1)
     text = report(result)
     assert "90 clicks of 40 training sessions on 3 items; 3 predictions in 2 test sessions" in text
-        "90", "100"
-    )
     assert all(name in text for name in (*LADDER, *NEIGHBOURS, "knn_recommender minus vsknn"))
 
 
