@@ -4,10 +4,14 @@ A fault of the file itself (unreadable, truncated, wrong header, not UTF-8) is a
 where it can be known, the line. What belongs elsewhere: what a row must look like (``source_rows.py``).
 """
 
+import errno
+import lzma
+import sys
 import zipfile
+import zlib
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +32,20 @@ BLOCK_BYTES = 16 << 20
 """How much of a CSV is parsed at once; a row longer than that is a fault of the file."""
 PARQUET_ROWS = 100_000
 LONGEST_TORN_ROW = 1000
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Not the source's fault: unpacking it, the landing zone's disk was full."""
+READ_FAULTS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+)
+"""What readers of CSV, gzip, .zip and Parquet raise for bytes that are not what they should be."""
 
 
 @dataclass
@@ -55,46 +73,85 @@ def read_batches(file: SourceFile, workdir: Path) -> Iterator[Batch]:
     """
     read = _read_parquet if file.name.endswith(".parquet") else _read_csv
     try:
-        yield from read_ahead(read(file, workdir))
+        with _quiet_about_torn_rows():
+            yield from read_ahead(read(file, workdir))
     except LandingError:
         raise
     except PermissionError as error:
         raise LandingError(f"{file.label} may not be read by this user.", "Grant read permission.") from error
-    except (
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        NotImplementedError,
-        pa.ArrowException,
-        ValueError,
-    ) as error:
+    except READ_FAULTS as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise
         raise _file_fault(file, error) from error
 
 
 def _read_csv(file: SourceFile, _workdir: Path) -> Iterator[Batch]:
-    torn: deque[tuple[int, str]] = deque()
+    torn: deque[TornRow] = deque()
     with ExitStack() as stack:
         stream, _, _ = open_bytes(file, stack)
         wanted = _wanted_columns(file, _open_csv(stream, torn).schema.names)
     torn.clear()
-    rows_before, torn_lines = 0, []
+    rows_before, torn_lines, last_torn = 0, [], None
     with ExitStack() as stack:
         stream, position, total = open_bytes(file, stack)
         for record_batch in stack.enter_context(_open_csv(stream, torn, wanted)):
             torn_now = [torn.popleft() for _ in range(len(torn))]
-            torn_lines += [line for line, _ in torn_now]
+            torn_lines += [row.line for row in torn_now]
+            last_torn = torn_now[-1] if torn_now else last_torn
             lines = _lines(rows_before, record_batch.num_rows, torn_lines)
             rows_before += record_batch.num_rows
-            yield _batch(record_batch, lines, torn_now, position(), total)
+            yield _batch(record_batch, lines, _lines_and_texts(torn_now), position(), total)
     if torn:
         no_rows = pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in wanted]))
-        yield _batch(no_rows, np.empty(0, np.int64), list(torn), total, total)
+        yield _batch(no_rows, np.empty(0, np.int64), _lines_and_texts(torn), total, total)
+    last_torn = torn[-1] if torn else last_torn
+    if last_torn and last_torn.line == 1 + rows_before + len(torn_lines) + len(torn):
+        _refuse_a_cut_file(file, last_torn)
 
 
-def _open_csv(stream, torn: deque, wanted: list[str] | None = None) -> pa.csv.CSVStreamingReader:
+@dataclass(frozen=True)
+class TornRow:
+    """A row with ``cells`` cells where the header has ``expected``."""
+
+    line: int
+    text: str
+    cells: int
+    expected: int
+
+
+def _lines_and_texts(torn: Iterable[TornRow]) -> list[tuple[int, str]]:
+    return [(row.line, row.text) for row in torn]
+
+
+def _refuse_a_cut_file(file: SourceFile, last: TornRow) -> None:
+    """Raise if the file ends within its last row: too few cells, and no line end after them."""
+    if last.cells >= last.expected:
+        return
+    with ExitStack() as stack:
+        stream, end = open_bytes(file, stack)[0], b""
+        while chunk := stream.read(1 << 20):
+            end = chunk[-1:]
+    if end not in (b"\n", b"\r"):
+        raise LandingError(
+            f"{file.label}, line {last.line}: the file ends within a row, after {last.cells} of {last.expected} cells.",
+            "It is cut short (a broken download or a full disk?): fetch it again and land it.",
+        )
+
+
+@contextmanager
+def _quiet_about_torn_rows() -> Iterator[None]:
+    """Keep Python from printing that Arrow could not decode a torn row: the file is refused for it, in words."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda seen: None if isinstance(seen.exc_value, UnicodeDecodeError) else before(seen)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _open_csv(stream, torn: deque[TornRow], wanted: list[str] | None = None) -> pa.csv.CSVStreamingReader:
     def keep(row: pa.csv.InvalidRow) -> str:
-        torn.append((row.number or 0, row.text[:LONGEST_TORN_ROW]))
+        torn.append(TornRow(row.number or 0, row.text[:LONGEST_TORN_ROW], row.actual_columns, row.expected_columns))
         return "skip"
 
     # one thread, so that torn rows come with their line; read_ahead keeps the other core busy
@@ -125,7 +182,7 @@ def _read_parquet(file: SourceFile, workdir: Path) -> Iterator[Batch]:
         with zipfile.ZipFile(file.path) as archive:
             path = Path(archive.extract(file.member, workdir))
     total = path.stat().st_size
-    with pa.parquet.ParquetFile(path) as parquet:
+    with pa.parquet.ParquetFile(path, page_checksum_verification=True) as parquet:
         wanted = _wanted_columns(file, parquet.schema_arrow.names)
         rows_before = 0
         for record_batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
@@ -171,11 +228,10 @@ def _wanted_columns(file: SourceFile, names: list[str]) -> list[str]:
 
 def _file_fault(file: SourceFile, error: Exception) -> LandingError:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "UTF8" in text or "UTF-8" in text:
-        line = None
-        if not file.name.endswith(".parquet"):
-            with ExitStack() as stack:
-                line = first_line_that_is_not_utf8(open_bytes(file, stack)[0])
+    line = None
+    if isinstance(error, (pa.ArrowInvalid, UnicodeDecodeError)) and not file.name.endswith(".parquet"):
+        line = _first_line_that_is_not_utf8(file)
+    if line or "UTF8" in text or "UTF-8" in text:
         where = f", line {line}" if line else ""
         hint = "Write it in UTF-8 again (iconv -f ... -t UTF-8), then land it."
         return LandingError(f"{file.label}{where}: the text is not valid UTF-8.", hint)
@@ -186,3 +242,11 @@ def _file_fault(file: SourceFile, error: Exception) -> LandingError:
         f"{file.label} cannot be read to its end: {text}.",
         "It is damaged or cut short (a broken download?): fetch it again and land it; nothing of it has landed.",
     )
+
+
+def _first_line_that_is_not_utf8(file: SourceFile) -> int | None:
+    try:
+        with ExitStack() as stack:
+            return first_line_that_is_not_utf8(open_bytes(file, stack)[0])
+    except READ_FAULTS:
+        return None

@@ -3,6 +3,7 @@
 What belongs elsewhere: reading rows (``source_batches.py``), what a row must look like (``source_rows.py``).
 """
 
+import struct
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -42,14 +43,16 @@ def find_source_files(source: Path) -> list[SourceFile]:
     Raises LandingError if there is nothing, or one of the three twice.
     """
     source = Path(source)
-    if not source.exists():
-        raise LandingError(f"There is no {source}.", "Give the directory, the .zip or the file to land.")
     try:
+        if not source.exists():
+            raise LandingError(f"There is no {source}.", "Give the directory, the .zip or the file to land.")
         found = _in_directory(source) if source.is_dir() else _in_file(source)
     except PermissionError as error:
         raise LandingError(
             f"{error.filename or source} may not be read by this user.", "Grant read permission."
         ) from error
+    except OSError as error:
+        raise LandingError(f"{source} cannot be read: {error.strerror}.", "Check the path and the disk.") from error
     for table in TABLE_OF_STEM.values():
         same = [file for file in found if file.table == table]
         if len(same) > 1:
@@ -95,7 +98,9 @@ def _in_file(path: Path, strict: bool = True) -> list[SourceFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
-    except (zipfile.BadZipFile, EOFError) as error:
+    except PermissionError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, struct.error) as error:
         table = _table_of(path.stem) or _table_of(path.stem + ".csv")
         if table:
             return [SourceFile(table, path)]  # reading it will say what is wrong, and the other files still land
