@@ -4,7 +4,7 @@ import os
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -31,16 +31,25 @@ def simulate(
     days: Annotated[int, typer.Option(min=1, help="number of days")] = 28,
     products: Annotated[int, typer.Option(min=10, help="number of products")] = 2_000,
     seed: Annotated[int, typer.Option(help="the same seed makes the same files")] = 1,
+    shop: Annotated[Literal["yoochoose", "challenge"], typer.Option(help="whose shoppers they resemble")] = "yoochoose",
     end_date: Day = None,
 ) -> None:
     """Make a shop's events, in the format of the SIGIR eCom 2021 challenge."""
     from bigger_boat.console import ProgressLine, say
+    from bigger_boat.data.simulator import SHOPS
     from bigger_boat.data.simulator import simulate as make_shop
 
     last = end_date.date() if end_date else datetime.now(UTC).date() - timedelta(days=1)
     with ProgressLine() as progress:
         report = make_shop(
-            out, sessions=sessions, days=days, products=products, seed=seed, end_date=last, progress=progress
+            out,
+            sessions=sessions,
+            days=days,
+            products=products,
+            seed=seed,
+            end_date=last,
+            progress=progress,
+            parameters=SHOPS[shop],
         )
     say(f"{report.events:,} events of {report.sessions:,} sessions over {days} days until {last} are in {out}")
 

@@ -13,7 +13,11 @@ from bigger_boat.data.simulator.parameters import PRODUCT_MODES, STATES, STEP_AC
 
 VIEW, DETAIL, ADD, REMOVE, PURCHASE, SEARCH, END = range(len(STEP_ACTIONS))
 SAME, BACK, CART, RELATED, CATEGORY, ANYWHERE = range(len(PRODUCT_MODES))
+ORDINARY, FIRST_ADD_CHEAP, FIRST_ADD_DEAR, AFTER_REMOVE, AFTER_PURCHASE = range(5)
+"""Places in ``transition_tables``."""
+
 NONE = -1
+DEAR_ABOVE = 5  # price bucket
 DAY_MS = 86_400_000
 MAX_STEPS = 1_000
 LATEST_MARGIN_MS = 3_600_000
@@ -229,13 +233,13 @@ class _Shoppers:
 
     def _view(self, rows: np.ndarray) -> int:
         self._emit(rows, VIEW, np.full(len(rows), NONE))
-        return 0
+        return ORDINARY
 
     def _detail(self, rows: np.ndarray) -> int:
         product = self._draw_products(rows)
         self._emit(rows, DETAIL, product)
         self._remember(rows, product)
-        return 0
+        return ORDINARY
 
     def _remember(self, rows: np.ndarray, product: np.ndarray) -> None:
         self.seen[rows, 1:] = self.seen[rows, :-1]
@@ -276,8 +280,8 @@ class _Shoppers:
     def _add(self, rows: np.ndarray) -> np.ndarray:
         product = self.seen[rows, 0]
         self._emit(rows, ADD, product)
-        dear = self.catalogue.price[product] > 5
-        kind = np.where(self.added[rows], 0, np.where(dear, 2, 1))
+        dear = np.where(self.catalogue.price[product] > DEAR_ABOVE, FIRST_ADD_DEAR, FIRST_ADD_CHEAP)
+        kind = np.where(self.added[rows], ORDINARY, dear)
         self.cart[rows, 1:] = self.cart[rows, :-1]
         self.cart[rows, 0] = product
         self.cart_count[rows] += 1
@@ -292,7 +296,7 @@ class _Shoppers:
         self.cart[rows, place] = self.cart[rows, oldest]
         self.cart[rows, oldest] = NONE
         self.cart_count[rows] -= 1
-        return 3
+        return AFTER_REMOVE
 
     def _purchase(self, rows: np.ndarray) -> int:
         """Buy the whole cart: one event per product, all at the same time."""
@@ -301,7 +305,7 @@ class _Shoppers:
             self._emit(buying, PURCHASE, self.cart[buying, place])
         self.cart[rows] = NONE
         self.cart_count[rows] = 0
-        return 4
+        return AFTER_PURCHASE
 
     def _search(self, rows: np.ndarray) -> int:
         """Search near the last product, or anywhere; a click opens the product's page some seconds later."""
@@ -320,4 +324,4 @@ class _Shoppers:
         self.offset_ms[opened] += (rng.uniform(low, high, len(opened)) * 1000).astype(np.int64)
         self._emit(opened, DETAIL, pages)
         self._remember(opened, pages)
-        return 0
+        return ORDINARY
