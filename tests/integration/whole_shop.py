@@ -24,7 +24,7 @@ from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.serving.published import PublishedEndpoint
 from bigger_boat.settings import PROJECT_DIR, Settings
 
-FIRST_DAY, LAST_DAY = date(2026, 10, 1), date(2026, 10, 28)
+LAST_DAY = date(2026, 10, 28)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -113,9 +113,8 @@ def copy_shop(snapshot: Path, root: Path) -> Shop:
     return Shop(root)
 
 
-def make_source(folder: Path, sessions: int = 27_000, products: int = 2_000, seed: int = 1) -> Path:
-    """Simulate a shop of the test's days; by default the one that ``make run`` simulates."""
-    days = (LAST_DAY - FIRST_DAY).days + 1
+def make_source(folder: Path, sessions: int = 27_000, days: int = 28, products: int = 2_000, seed: int = 1) -> Path:
+    """Simulate a shop until 2026-10-28; by default the one that ``make run`` simulates."""
     simulate(folder, sessions=sessions, days=days, products=products, seed=seed, end_date=LAST_DAY)
     return folder
 
