@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONHASHSEED := 0
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install run up test test-slow bench lint lock clean
 
