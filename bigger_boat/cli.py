@@ -182,22 +182,22 @@ def benchmark(
 
     A file holds SessionId, ItemId and Time (session-rec's format), or it is the challenge's browsing_train.csv.
     """
-    import json
-
     from bigger_boat.console import ProgressLine, say
     from bigger_boat.data.session_files import read_sessions
     from bigger_boat.errors import DatasetError
-    from bigger_boat.ml.benchmark import Benchmark, report, split_by_time
+    from bigger_boat.ml.benchmark import Benchmark, report, split_by_time, write_result
 
     if len(files) > 2:
         raise DatasetError(f"{len(files)} files are given.", "Give one file to split by time, or training and test.")
+    if json_file and not json_file.parent.is_dir():
+        raise DatasetError(f"There is no folder {json_file.parent}.", "Make it, or name another file for --json.")
     sessions = [read_sessions(path) for path in files]
     train, test = sessions if len(sessions) == 2 else split_by_time(sessions[0])
     with ProgressLine() as progress:
         result = Benchmark(train, test).run(candidates=not ladder_only, progress=progress)
     say(escape(report(result)))
     if json_file:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
+        write_result(result, json_file)
 
 
 @app.command(hidden=True)

@@ -43,3 +43,5 @@ def test_a_bad_file_is_an_error(clicks):
     assert result.exit_code == 1
     result = CliRunner().invoke(app, ["benchmark", *[str(clicks)] * 3])
     assert isinstance(result.exception, DatasetError)
+    result = CliRunner().invoke(app, ["benchmark", str(clicks), "--json", str(clicks.parent / "no" / "result.json")])
+    assert isinstance(result.exception, DatasetError)

@@ -6,9 +6,12 @@ reading files (``data/session_files.py``), the methods (one file each), the plat
 (``recommendation_task.py``).
 """
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from bigger_boat.data.session_files import ClickSessions
 from bigger_boat.errors import DatasetError
@@ -141,6 +144,17 @@ def _difference(name: str, peer: str, evaluations: Mapping[str, RecommenderEvalu
         interval = metrics.paired_bootstrap(ours[measure], theirs[measure], evaluations[name].sessions, seed=seed)
         row |= {measure: interval.value, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
     return row
+
+
+def write_result(result: Mapping, path: Path) -> None:
+    """Write the result of ``Benchmark.run`` as JSON, whole or not at all. Raises DatasetError if it cannot."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DatasetError(f"{path} cannot be written: {error.strerror}.", "Name a file in your folder.") from error
 
 
 def report(result: Mapping) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from bigger_boat.data.session_files import ClickSessions
 from bigger_boat.errors import DatasetError
-from bigger_boat.ml.benchmark import Benchmark, report, split_by_time
+from bigger_boat.ml.benchmark import Benchmark, report, split_by_time, write_result
 from bigger_boat.ml.prod2vec import Prod2VecConfig
 
 FAST = Prod2VecConfig(dim=4, epochs=1)
@@ -85,3 +85,12 @@ def test_the_same_clicks_give_the_same_figures():
         return [{name: value for name, value in row.items() if name != "cpu_s"} for row in rows]
 
     assert figures() == figures()
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path):
+    write_result({"k": 20}, tmp_path / "result.json")
+    assert json.loads((tmp_path / "result.json").read_text()) == {"k": 20}
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DatasetError, match="cannot be written"):
+        write_result({"k": 20}, tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "result.json"]
