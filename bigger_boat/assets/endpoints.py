@@ -1,13 +1,18 @@
 """Endpoints: the champion, replayed through a private server, judged by the gate, published; and the public API."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, readable_failures, table
+from bigger_boat.errors import BundleError, GateRefused, RequestError
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.public_api import LocalPublicApi
 from bigger_boat.resources.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from bigger_boat.ml.bundle import Bundle
 
 INTENT_QUESTION = "x=start,view,detail,add,view,end"
 
@@ -78,7 +83,7 @@ def _publish(name: str, address: str, storage: LocalStorage, endpoint_host: Loca
         bundle = read_bundle(directory)
         judged = [intact, gate.check_judged(bundle.info)]
         gate.require(judged, f"Version {bundle.version} of {name}")
-        answers = endpoint_host.answers(directory, [entry["request"] for entry in bundle.golden])
+        answers = _private_answers(bundle, endpoint_host)
         checks = [*judged, gate.check_golden(bundle.golden, answers)]
         gate.require(checks, f"Version {bundle.version} of {name}")
         before = endpoint_host.serving_version(name)
@@ -98,3 +103,15 @@ def _publish(name: str, address: str, storage: LocalStorage, endpoint_host: Loca
             "window": bundle.info["refit"],
         },
     )
+
+
+def _private_answers(bundle: "Bundle", endpoint_host: LocalEndpointHost) -> list[list[dict]]:
+    """Ask the golden requests of a private server. A graph that fails to load or to answer is refused."""
+    try:
+        return endpoint_host.answers(bundle.directory, [entry["request"] for entry in bundle.golden])
+    except (BundleError, RequestError) as error:
+        raise GateRefused(
+            f"Version {bundle.version} of {bundle.name} is not promoted: it does not answer the golden requests. "
+            f"{error.message}",
+            "What serves goes on serving. Materialize the model again.",
+        ) from error

@@ -18,12 +18,12 @@ def reasons(plan):
     return {key.to_user_string(): reason for key, reason in plan.reasons.items()}
 
 
-def test_a_second_run_has_nothing_to_do(live):
-    assert live.plan().empty
+def test_a_second_run_has_nothing_to_do(shop):
+    assert shop.plan().empty
 
 
-def test_another_size_trains_again_from_the_same_data(live):
-    plan = live.plan(size="full")
+def test_another_size_trains_again_from_the_same_data(shop):
+    plan = shop.plan(size="full")
     assert (plan.days, plan.partitioned) == ((), ())
     why = reasons(plan)
     trained = ("product_embeddings", "intent_model", "knn_recommender")
