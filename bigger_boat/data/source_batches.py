@@ -25,6 +25,7 @@ from bigger_boat.data.byte_scan import holds_plain_ids, longest_cell
 from bigger_boat.data.read_ahead import read_ahead
 from bigger_boat.data.source_columns import LONGEST_ID, MISSING, OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from bigger_boat.data.source_files import SourceFile, open_bytes
+from bigger_boat.data.source_types import refused_column, without_empty_floats
 from bigger_boat.data.utf8 import first_line_that_is_not_utf8
 from bigger_boat.errors import LandingError
 
@@ -187,6 +188,8 @@ def _read_parquet(file: SourceFile, workdir: Path) -> Iterator[Batch]:
         rows_before = 0
         for record_batch in parquet.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
             record_batch.validate(full=True)
+            record_batch = without_empty_floats(record_batch)
+            _refuse_other_types(file, record_batch.schema, wanted)
             lines = np.arange(rows_before, rows_before + record_batch.num_rows) + 1
             rows_before += record_batch.num_rows
             done = total * rows_before // max(1, parquet.metadata.num_rows)
@@ -224,6 +227,16 @@ def _wanted_columns(file: SourceFile, names: list[str]) -> list[str]:
     if doubled:
         raise LandingError(f"{file.label}, line 1: the column {doubled[0]} is there twice.", "Keep one of them.")
     return wanted
+
+
+def _refuse_other_types(file: SourceFile, schema: pa.Schema, wanted: list[str]) -> None:
+    refused = refused_column(file.table, schema, wanted)
+    if refused:
+        name, expected = refused
+        raise LandingError(
+            f"{file.label}: the column {name} is of type {schema.field(name).type}; expected are {expected}.",
+            "Write the column in one of these types, then land the file again.",
+        )
 
 
 def _file_fault(file: SourceFile, error: Exception) -> LandingError:

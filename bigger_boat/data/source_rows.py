@@ -137,6 +137,8 @@ def _whole_numbers(cells: pl.Series) -> pl.Series:
     """Int64 where a cell is a whole number (``3`` or ``3.0``) or a timestamp, else null."""
     if cells.dtype.is_temporal():
         return cells.cast(pl.Datetime("ms")).cast(pl.Int64)
+    if cells.dtype.is_decimal():
+        cells = cells.cast(pl.Float64)  # a cast to Int64 would cut what follows the point
     if not cells.dtype.is_float():
         numbers = cells.cast(pl.Int64, strict=False)
         if numbers.null_count() == cells.null_count():

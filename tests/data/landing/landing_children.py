@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 
 from landing_source import NOW
 
 from bigger_boat.data.landing import land
+from bigger_boat.errors import LandingError
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["bigger_boat.data.landing"])
@@ -25,6 +27,27 @@ def die_landing(source, root, die_at_write):
     process, _ = start_landing(source, root, die_at_write)
     process.join(60)
     return process.exitcode
+
+
+def land_with_little_room(source, root, largest_bytes):
+    """Land in a process that may write no file larger than that; return what the LandingError says, or "landed"."""
+    hear, tell = processes.Pipe(duplex=False)
+    process = processes.Process(target=_land_with_little_room, args=(source, root, tell, largest_bytes))
+    process.start()
+    tell.close()
+    said = hear.recv()
+    process.join(60)
+    return said
+
+
+def _land_with_little_room(source, root, tell, largest_bytes):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
+    try:
+        land(source, root, now=NOW)
+        tell.send("landed")
+    except LandingError as error:
+        tell.send(str(error))
 
 
 def _land(source, root, tell, die_at_write):

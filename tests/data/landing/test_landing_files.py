@@ -1,12 +1,14 @@
 """Faults of a file: nothing of it lands, the message names it and says what to do, and the other files land."""
 
 import gzip
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from landing_source import BROWSING, DAY_ONE, NOW, browsing, csv_text, only_browsing, shop, write_source
 
@@ -48,6 +50,36 @@ def cut_parquet(path: Path) -> Path:
     return path
 
 
+def flipped_parquet(path: Path) -> Path:
+    """One character of a page that carries a checksum: what it turns into would look like any other id."""
+    path = path.with_suffix(".parquet")
+    table = pl.read_csv(MANY.encode(), infer_schema=False).to_arrow()
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = path.read_bytes()
+    at = data.index(b"0" * 61, 5000) + 30
+    return written(path, data[:at] + b"1" + data[at + 1 :])
+
+
+def locked_zip(path: Path) -> Path:
+    """A .zip that asks for a password: a flag in both of its headers."""
+    path = damaged_zip(path, lambda data: data)
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.rindex(signature) + flags] |= 1
+    return written(path, bytes(data))
+
+
+def zip_of(text: bytes, name: str = "browsing_train.csv"):
+    def make(path: Path) -> Path:
+        path = path.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("notes.txt", b"\xff\xfe")
+            archive.writestr(name, text)
+        return path
+
+    return make
+
+
 def written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
@@ -85,6 +117,40 @@ FAULTS = {
     ),
     "not UTF-8": (lambda path: written(path, late(b"caf\xe9")), r"browsing_train\.csv, line 5002: .*not valid UTF-8"),
     "UTF-16": (lambda path: written(path, MANY.encode("utf-16")), r"browsing_train\.csv"),
+    "not UTF-8 in a torn row": (
+        lambda path: written(path, MANY.encode() + b"caf\xe9\n"),
+        r"browsing_train\.csv, line 5002: .*not valid UTF-8",
+    ),
+    "not UTF-8 in a gzip": (
+        lambda path: written(path.with_suffix(".csv.gz"), gzip.compress(late(b"caf\xe9"))),
+        r"browsing_train\.csv\.gz, line 5002: .*not valid UTF-8",
+    ),
+    "not UTF-8 in a zip": (zip_of(late(b"caf\xe9")), r"in it browsing_train\.csv, line 5002: .*not valid UTF-8"),
+    "not UTF-8 in the header": (
+        lambda path: written(path, b"\xe9" + MANY.encode()),
+        r"browsing_train\.csv, line 1: .*not valid UTF-8",
+    ),
+    "cut within a row": (
+        lambda path: written(path, MANY.encode()[:-100]),
+        r"browsing_train\.csv, line 5001: the file ends within a row, after 1 of 6 cells",
+    ),
+    "cut within a quotation": (
+        lambda path: written(path, MANY.encode() + b's1,pageview,"","1,2'),
+        r"browsing_train\.csv, line 5002: the file ends within a row, after 4 of 6 cells",
+    ),
+    "cut within a row, then packed": (
+        lambda path: written(path.with_suffix(".csv.gz"), gzip.compress(MANY.encode()[:-100])),
+        r"browsing_train\.csv\.gz, line 5001: the file ends within a row",
+    ),
+    "NUL bytes where a crash left a hole": (
+        lambda path: written(path, MANY.encode() + b"\0" * 4096),
+        r"browsing_train\.csv, line 5002: the file ends within a row",
+    ),
+    "a hole at the start": (lambda path: written(path, b"\0" * 4096 + MANY.encode()), r"line 1: .*is missing"),
+    "empty in a zip": (zip_of(b""), r"in it browsing_train\.csv is empty"),
+    "empty parquet": (lambda path: written(path.with_suffix(".parquet"), b""), r"browsing_train\.parquet"),
+    "flipped parquet": (flipped_parquet, r"browsing_train\.parquet cannot be read to its end: .*CRC"),
+    "locked zip": (locked_zip, r"in it browsing_train\.csv cannot be read to its end: .*encrypted"),
     "an endless row": (lambda path: written(path, late(b'"' + b"x" * (40 << 20))), "row longer than 16 MB"),
 }
 
@@ -98,7 +164,8 @@ def test_nothing_of_a_bad_file_lands_and_the_others_do(tmp_path, root, fault):
     with pytest.raises(LandingError, match=message) as caught:
         land(source, root, now=NOW)
 
-    assert caught.value.hint
+    assert str(source / "browsing_train") in caught.value.message
+    assert re.search(r"[Ff]etch it again|[Ww]rite it|Check|Keep one|quotation mark", caught.value.hint)
     assert "Nothing of it has landed; landed have" in caught.value.message
     assert caught.value.report.landed == 5
     index = read_index(root)
@@ -129,6 +196,7 @@ def test_a_bad_file_replaces_nothing(tmp_path, root):
         (lambda path: path, "holds none of browsing_train, search_train, sku_to_content"),
         (lambda path: written(path / "events.csv", b"x"), "holds none of"),
         (lambda path: written(path / "data.zip", b"x"), r"data\.zip is no readable \.zip"),
+        (lambda path: zip_of(b"a,b\n", "other.csv")(path / "data.csv"), r"data\.zip holds none of .*sku_to_content"),
     ],
 )
 def test_what_is_no_source(tmp_path, root, make, message):
@@ -166,7 +234,7 @@ except LandingError as error:
 """
 
 
-@pytest.mark.parametrize("forbidden", ["source", "file", "root"])
+@pytest.mark.parametrize("forbidden", ["source", "file", "root", "folder above"])
 def test_missing_permissions_are_named(tmp_path_factory, forbidden):
     path = tmp_path_factory.mktemp("shared")
     for folder in (path, *list(path.parents)[:2]):
@@ -176,10 +244,17 @@ def test_missing_permissions_are_named(tmp_path_factory, forbidden):
     root.chmod(0o500 if forbidden == "root" else 0o777)
     (source / "browsing_train.csv").chmod(0o000 if forbidden == "file" else 0o644)
     source.chmod(0o000 if forbidden == "source" else 0o755)
+    if forbidden == "folder above":
+        (path / "above").mkdir()
+        source = source.rename(path / "above" / "source")
+        source.parent.chmod(0o000)
 
     answer = subprocess.run([sys.executable, "-c", AS_NOBODY, source, root], capture_output=True, text=True)
+    source.parent.chmod(0o755)
     source.chmod(0o755)
 
-    named = {"source": source, "file": source / "browsing_train.csv", "root": root}[forbidden]
+    named = {"file": source / "browsing_train.csv", "root": root}.get(forbidden, source)
     assert str(named) in answer.stdout, answer.stderr
     assert "permission" in answer.stdout
+    says = "cannot be written" if forbidden == "root" else "may not be read by this user"
+    assert says in answer.stdout

@@ -46,7 +46,7 @@ BAD_BROWSING = {
     "timestamp_too_early": browsing(ms=500_000_000_000),
     "timestamp_in_future": browsing(ms=FUTURE_MS),
     "wrong_number_of_cells": ("s1", "pageview"),
-    "cell_too_long": browsing(url="x" * (2 << 20)),
+    "cell_too_long": browsing(url="x" * (10 << 20)),
 }
 BAD_SEARCHES = {
     "query_vector_invalid": [
@@ -76,10 +76,6 @@ BAD_PRODUCTS = {
 
 def rejected(root, part):
     return pl.concat([pl.read_parquet(path) for path in rejected_files(root, part)]).sort("line").to_dicts()
-
-
-def all_rejected(root):
-    return [row for part in read_index(root).parts for row in rejected(root, part) if rejected_files(root, part)]
 
 
 @pytest.mark.parametrize("reason", BAD_BROWSING)
@@ -131,6 +127,21 @@ def test_ids_that_are_not_ids(tmp_path, root, session):
     report = land(only_browsing(tmp_path / "a", [browsing(session)]), root, now=NOW)
 
     assert dict(report.rejected) == {"session_id_malformed": 1}
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"), [(0, "s\0"), (1, "pageview\0"), (2, "add\0"), (3, "\0"), (4, "1\0"), (5, "\0u")]
+)
+def test_a_nul_byte_rejects_its_row_only(tmp_path, root, cell, value):
+    bad = list(product())
+    bad[cell] = value
+
+    report = land(only_browsing(tmp_path / "a", [browsing("a"), tuple(bad), browsing("b")]), root, now=NOW)
+
+    assert (report.read, report.landed, sum(report.rejected.values())) == (3, 2, 1)
+    (row,) = rejected(root, "unknown" if cell == 4 else DAY_ONE)
+    assert row["line"] == 3
+    assert json.loads(row["raw"])[BROWSING[cell]] == value
 
 
 @pytest.mark.parametrize("ms", [f"{DAY_ONE_MS}.0", f" {DAY_ONE_MS} ", "1.7675712e12"])

@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import signal
+import zipfile
 
+import polars as pl
 import pytest
-from landing_children import die_landing, start_landing
+from landing_children import die_landing, land_with_little_room, start_landing
 from landing_source import DAY_MS, DAY_ONE_MS, NOW, browsing, only_browsing, product
 
 from bigger_boat.data import landing_store
@@ -106,6 +108,27 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path, source, root, monkey
     assert read_index(root).days["2026-01-05"].rows["browsing"] == 1
     monkeypatch.setattr(os, "fsync", fsync)
     assert land(source, root, now=NOW).landed == 40
+
+
+@pytest.mark.parametrize("packing", ["csv", "parquet in a zip"])
+def test_a_file_that_cannot_be_written_to_its_end_is_named_and_nothing_is_lost(tmp_path, source, root, packing):
+    """The system itself refuses the write, in the midst of a file: of a day, or of what a .zip is unpacked to."""
+    land(only_browsing(tmp_path / "first", [browsing("old")]), root, now=NOW)
+    before = state(root)
+    if packing != "csv":
+        pl.read_csv(source / "browsing_train.csv", infer_schema=False).write_parquet(tmp_path / "table.parquet")
+        source = tmp_path / "challenge.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.write(tmp_path / "table.parquet", "browsing_train.parquet")
+
+    said = land_with_little_room(source, root, largest_bytes=1000)
+
+    assert f"The landing zone {root} cannot be written: " in said
+    assert "File too large" in said
+    assert "Make room" in said
+    assert state(root) == before
+    assert land_with_little_room(source, root, largest_bytes=1 << 20) == "landed"
+    assert read_index(root).days["2026-01-05"].rows["browsing"] > 1
 
 
 def test_manifests_are_append_only(tmp_path, root):
