@@ -1,8 +1,9 @@
 """What a run has to do: which assets, on which days, and why. It only asks; ``runner.py`` acts.
 
 A day of a partitioned asset is up to date when its last materialization was made from the landing zone's present
-content of that day (and of the days beside it, where sessions reach over midnight) by the present code. An
-unpartitioned asset is up to date when nothing above it was made after it, and its code and size are the present ones.
+content of that day (and of the days beside it, where sessions reach over midnight) by the present code, its blocking
+checks have passed since, and the day is up to date above it. An unpartitioned asset is up to date when nothing above it
+was made after it, and its code and size are the present ones.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -24,11 +25,15 @@ RECORDS_PER_QUERY = 500
 
 @dataclass(frozen=True)
 class Plan:
-    """``days``: those on which at least one of ``partitioned`` is to be made; ``reasons``: per asset, in words."""
+    """``days``: those on which at least one of ``partitioned`` is to be made; ``reasons``: per asset, in words.
+
+    ``independent``: those of ``unpartitioned`` that no table by day stands behind (the catalogue's), to be made first.
+    """
 
     days: tuple[str, ...]
     partitioned: tuple[AssetKey, ...]
     unpartitioned: tuple[AssetKey, ...]
+    independent: tuple[AssetKey, ...] = ()
     reasons: Mapping[AssetKey, str] = field(default_factory=dict)
 
     @property
@@ -66,6 +71,8 @@ def make_plan(
             continue
         if node.partitions_def is not None:
             behind = set(wanted) if force else _days_behind(instance, key, node, index, wanted)
+            behind |= {day for parent in node.parent_keys for day in stale_days.get(parent, ())}
+            behind |= _days_in_doubt(instance, graph.get_check_keys_for_assets({key}), set(wanted) - behind)
             if behind:
                 stale_days[key] = behind
                 stale.add(key)
@@ -80,7 +87,14 @@ def make_plan(
         days=tuple(sorted(set().union(*stale_days.values()))) if stale_days else (),
         partitioned=tuple(key for key in ordered if key in stale_days),
         unpartitioned=tuple(key for key in ordered if key not in stale_days),
+        independent=tuple(key for key in ordered if key not in stale_days and not _by_day_above(graph, key)),
         reasons=reasons,
+    )
+
+
+def _by_day_above(graph, key: AssetKey) -> bool:
+    return any(
+        graph.get(parent).partitions_def or _by_day_above(graph, parent) for parent in graph.get(key).parent_keys
     )
 
 
@@ -101,6 +115,15 @@ def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingI
             if _other_code(event, node) or made_from is None or made_from.value != expected:
                 behind.add(day)
     return behind
+
+
+def _days_in_doubt(instance: DagsterInstance, checks: Set[dg.AssetCheckKey], days: Set[str]) -> set[str]:
+    """Return the days that were made, but did not pass their blocking checks since: a run may have died in between."""
+    if not checks or not days:
+        return set()
+    from bigger_boat.assets.quality import days_in_doubt
+
+    return days_in_doubt(instance, checks, days)
 
 
 def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Set[AssetKey], index, size: str) -> str:

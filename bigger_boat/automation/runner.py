@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +36,19 @@ class Outcome:
 
 
 def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None]) -> Outcome:
-    """Make what the plan says; one run per range of days, the last of which also makes the unpartitioned assets.
+    """Make what the plan says: a run of the catalogue's tables, one per range of days, one of what follows.
 
+    Not one run for all: Dagster plans an event per asset and day of a run's range, for unpartitioned assets as well.
     ``on_event`` gets each Dagster event with its time (s since the epoch) as it happens, in another thread.
     """
-    blocks = plan.blocks()
-    steps = [(list(plan.partitioned), block) for block in blocks[:-1]]
-    steps.append((list(plan.partitioned) * bool(blocks) + list(plan.unpartitioned), blocks[-1] if blocks else None))
+    later = tuple(key for key in plan.unpartitioned if key not in plan.independent)
+    steps: list[tuple[Sequence[dg.AssetKey], tuple[str, str] | None]] = [
+        (plan.independent, None),
+        *((plan.partitioned, block) for block in plan.blocks()),
+        (later, None),
+    ]
     run_ids: list[str] = []
-    for keys, block in steps:
+    for keys, block in (step for step in steps if step[0]):
         tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())})}
         if block:
             tags |= {RANGE_START: block[0], RANGE_END: block[1]}
@@ -62,7 +66,7 @@ def _execute_run(instance, keys, tags, on_event) -> tuple[str, bool]:
         result = dg.execute_job(
             repository.get_reconstructable_job(ASSET_JOB),
             instance=instance,
-            asset_selection=keys,
+            asset_selection=list(keys),
             tags=tags,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
