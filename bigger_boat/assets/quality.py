@@ -22,6 +22,7 @@ from bigger_boat.errors import DatasetError
 
 PAGE = 100
 SHOWN_DAYS = 5
+FAILED = " failed: "
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ def refuse_unless_days_passed(
         if wanted and (asset_keys is None or check.asset_key in asset_keys):
             if check.asset_key not in written:
                 written[check.asset_key] = _materialized_at(instance, check.asset_key, wanted)
-            problems += _problems(instance, check, writer, wanted, written[check.asset_key])
+            problems += _problems(instance, check, writer, wanted, written[check.asset_key]).values()
     if problems:
+        problems.sort(key=lambda problem: FAILED not in problem)  # what failed is why others were not looked at
         more = f"\n  ... and {len(problems) - SHOWN_DAYS} more" if len(problems) > SHOWN_DAYS else ""
         raise DatasetError(
             "The data set is not built, because days it reads did not pass their checks:\n  "
@@ -77,26 +79,38 @@ def refuse_unless_days_passed(
         )
 
 
+def days_in_doubt(
+    instance: dg.DagsterInstance, checks: Iterable[AssetCheckKey], days: Iterable[date | str]
+) -> set[str]:
+    """Return the days that one of these checks, if it is a blocking one of a daily table, does not clear."""
+    wanted, writers = sorted({str(day) for day in days}), blocking_checks()
+    doubted: set[str] = set()
+    for check in set(checks) & set(writers) if wanted else ():
+        written = _materialized_at(instance, check.asset_key, wanted)
+        doubted |= set(_problems(instance, check, writers[check], wanted, written))
+    return doubted
+
+
 def _problems(
     instance: dg.DagsterInstance,
     check: AssetCheckKey,
     writer: Writer,
     days: Sequence[str],
     written: Mapping[str, float],
-) -> list[str]:
-    """Return a sentence per day that this check does not clear; ``written`` is when each day was materialized."""
+) -> dict[str, str]:
+    """Return a sentence for each day that this check does not clear; ``written`` is when each was materialized."""
     found, unfinished = _latest(instance, check, writer, days)
     name = f"{check.asset_key.to_user_string()}:{check.name}"
-    problems = []
+    problems = {}
     for day in days:
         if day in unfinished:
-            problems.append(f"{day}: run {unfinished[day][:8]} began to write the day and has not checked it ({name})")
+            problems[day] = f"{day}: run {unfinished[day][:8]} began to write the day and has not checked it ({name})"
         elif day not in found:
-            problems.append(f"{day}: {name} has never looked at this day")
+            problems[day] = f"{day}: {name} has never looked at this day"
         elif not found[day].verdict.passed:
-            problems.append(f"{day}: {name} failed: {found[day].verdict.reason}")
+            problems[day] = f"{day}: {name}{FAILED}{found[day].verdict.reason}"
         elif found[day].time < written.get(day, 0.0):
-            problems.append(f"{day}: {name} is older than the day's data")
+            problems[day] = f"{day}: {name} is older than the day's data"
     return problems
 
 

@@ -23,10 +23,10 @@ def index_of(changed: dict[str, str] | None = None, catalog: str = "c1") -> Land
     return LandingIndex(days=days, catalog=DayEntry(1, catalog, {"catalog": 1}, {"catalog": catalog}))
 
 
-def graph_of(code_version: str = "1"):
+def graph_of(code_version: str = "1", raw_code: str | None = None):
     """raw/browsing_train [day] -> sessions [day] -> data -> model -> endpoint; raw/sku_to_content -> data."""
 
-    @dg.asset(key=RAW, partitions_def=DAILY, deps=["landing_browsing"])
+    @dg.asset(key=RAW, partitions_def=DAILY, deps=["landing_browsing"], code_version=raw_code)
     def browsing_train(): ...
 
     @dg.asset(partitions_def=DAILY, deps=[RAW])
@@ -86,9 +86,9 @@ class World:
         )
         self.instance.report_runless_asset_event(evaluation)
 
-    def plan(self, selected=ALL, size="quick", code_version="1", **options) -> Plan:
+    def plan(self, selected=ALL, size="quick", code_version="1", raw_code=None, **options) -> Plan:
         keys = {dg.AssetKey.from_user_string(name) for name in selected}
-        return make_plan(graph_of(code_version), self.instance, keys, self.index, size, **options)
+        return make_plan(graph_of(code_version, raw_code), self.instance, keys, self.index, size, **options)
 
 
 @pytest.fixture
@@ -163,6 +163,12 @@ def test_a_new_catalogue(made):
 )
 def test_another_size_or_code_makes_it_again_and_what_is_below(made, options, reason):
     assert what(made.plan(**options)) == {"model": reason, "endpoint": "model changes"}
+
+
+def test_days_made_by_other_code_are_made_again_in_the_tables_below_too(made):
+    plan = made.plan(selected={"raw/browsing_train", "sessions"}, raw_code="2")
+    assert what(plan) == {"raw/browsing_train": "4 of 4 days", "sessions": "4 of 4 days"}
+    assert what(made.plan(selected={"sessions"}, raw_code="2")) == {}
 
 
 def test_what_was_made_by_hand_is_newer_than_what_is_below(made):

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 
+import dagster as dg
 import polars as pl
 
 from bigger_boat.data.dataset_manifest import read_manifest
@@ -56,6 +57,19 @@ def test_a_corrected_day_is_made_again_with_its_neighbours(shop, tmp_path):
     why = reasons(shop.plan())
     assert why["product_embeddings"] == "recommendation_dataset is newer"
     assert not {"intent_dataset", "recommendation_dataset"} & set(why)
+
+
+def test_a_day_that_was_written_and_not_checked_is_made_again(shop):
+    """As after a kill between the two: nothing landed anew, and the data sets refuse the day."""
+    key = dg.AssetKey("sessions")
+    of_the_day = dg.AssetRecordsFilter(key, asset_partitions=[DAY])
+    [record] = shop.instance.fetch_materializations(of_the_day, limit=1).records
+    shop.instance.report_runless_asset_event(record.asset_materialization)
+    plan = shop.plan(select="group:warehouse")
+    assert (plan.days, reasons(plan)) == ((DAY,), {"sessions": "1 of 28 days", "cart_sessions": "1 of 28 days"})
+    assert f"{DAY}: sessions:" in shop.run("recommendation_dataset").failures["recommendation_dataset"]
+    assert shop.run("sessions", "cart_sessions", days=[DAY]).success
+    assert shop.plan(select="group:warehouse").empty
 
 
 def correct_day(shop, tmp_path):

@@ -1,0 +1,67 @@
+"""One snapshot for all: the default shop, landed, and the whole graph made once by ``bigger-boat run``.
+
+Tests change copies of it. Two test processes share one snapshot: the first that needs it makes it.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
+
+from whole_shop import Shop, cli, copy_shop, make_source, start_cli
+
+from bigger_boat.data.landing import land
+from bigger_boat.resources import local_server
+from bigger_boat.serving import client
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def snapshot(tmp_path_factory) -> Path:
+    """The data folder of a finished ``bigger-boat run --size quick``; what it printed lies in it. Never change it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    finished = base / "snapshot"
+    with (base / "snapshot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            root = base / "snapshot-in-the-making"
+            shutil.rmtree(root, ignore_errors=True)
+            land(make_source(base / "source"), root / "landing", now=NOW)
+            code, said = cli(root, "run", "--size", "quick")
+            assert code == 0, said
+            (root / "said.txt").write_text(said)
+            root.rename(finished)
+    return finished
+
+
+@pytest.fixture
+def shop(snapshot, tmp_path) -> Iterator[Shop]:
+    """A copy of the snapshot to change."""
+    shop = copy_shop(snapshot, tmp_path / "shop")
+    yield shop
+    shop.instance.dispose()
+
+
+@pytest.fixture(scope="session")
+def live(snapshot, tmp_path_factory) -> Iterator[Shop]:
+    """A copy whose server runs, in a process of its own; each test leaves it as it was. ``live.url`` is its address."""
+    shop = copy_shop(snapshot, tmp_path_factory.mktemp("live") / "shop")
+    server = start_cli(shop.root, "serve", "--port", str(shop.settings.port))
+    shop.url = f"http://127.0.0.1:{shop.settings.port}"
+    try:
+        client.wait_until_up(shop.url)
+        yield shop
+    finally:
+        local_server.stop(shop.settings.endpoints_dir)
+        server.wait(30)
+        server.stdout.close()
+        shop.instance.dispose()
