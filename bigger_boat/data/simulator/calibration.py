@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+
+from bigger_boat.data.intent_dataset import SESSION_COLUMNS
 
 SESSION, TIME, ACTION, SKU = "session_id_hash", "server_timestamp_epoch_ms", "product_action", "product_sku_hash"
 DAY_MS = 86_400_000
@@ -178,3 +181,37 @@ def _rhythm(browsing: pl.DataFrame) -> dict[str, float]:
         "saturday_to_monday": float(weekday[6] / max(weekday[1], 1)),
         "evening_to_night": float(hour[21] / max(hour[3], 1)),
     }
+
+
+def cart_sessions(directory: Path) -> pa.RecordBatch:
+    """Return the sessions with an add, as ``intent_dataset.SESSION_COLUMNS``, read from a small shop's files.
+
+    The warehouse's rules, in short: events in order, without pageviews that double a detail, clicks beside searches.
+    """
+    keys = [SESSION, TIME]
+    action, sku = pl.col(ACTION).fill_null("view").alias("action"), pl.col(SKU).fill_null("").alias("sku")
+    browsing = pl.read_csv(directory / "browsing_train.csv").select(*keys, "hashed_url", action, sku)
+    is_view, is_detail = pl.col("action") == "view", pl.col("action") == "detail"
+    views = browsing.filter(is_view).join(browsing.filter(is_detail), on=[*keys, "hashed_url"], how="anti")
+    searches = pl.read_csv(directory / "search_train.csv").with_columns(clicked=pl.col("clicked_skus_hash"))
+    clicked = pl.col("clicked").str.strip_chars("[]'").alias("sku")
+    parts = [
+        views.drop("hashed_url"),
+        browsing.filter(~is_view).drop("hashed_url"),
+        searches.select(*keys, action=pl.lit("search"), sku=pl.lit("")),
+        searches.filter(pl.col("clicked").is_not_null()).select(*keys, pl.lit("click").alias("action"), clicked),
+    ]
+    order = pl.col("action").replace_strict({"search": 0, "click": 1, "view": 2, "detail": 3}, default=4)
+    sessions = (
+        pl.concat(parts)
+        .filter((pl.col("action") == "add").any().over(SESSION))
+        .sort(SESSION, TIME, order)
+        .group_by(SESSION, maintain_order=True)
+        .agg("action", "sku", TIME)
+        .with_columns(started_at=pl.from_epoch(pl.col(TIME).list.first(), "ms").cast(pl.Datetime("us")))
+        .sort("started_at", SESSION)
+    )
+    columns = {"actions": "action", "skus": "sku", "timestamps_ms": TIME}
+    frame = sessions.select("started_at", session_id=SESSION, session_date=pl.col("started_at").dt.date(), **columns)
+    table = frame.select(SESSION_COLUMNS.names).to_arrow().cast(SESSION_COLUMNS)
+    return table.combine_chunks().to_batches()[0]
