@@ -103,9 +103,16 @@ def backfill(
 @app.command(epilog="Example: bigger-boat up")
 def up() -> None:
     """Start the web UI and the endpoint, until Ctrl-C."""
-    from bigger_boat import demo as tour
+    import dagster as dg
 
-    tour.up(_prepare())
+    from bigger_boat import demo as tour
+    from bigger_boat.automation import runner
+
+    settings = _prepare()
+    with runner.web_ui(settings.data_dir):
+        with dg.DagsterInstance.get() as instance:
+            runner.end_orphans(instance, ui_is_up=False)
+        tour.up(settings)
 
 
 @app.command(epilog="Example: bigger-boat serve --port 8080")
@@ -266,7 +273,7 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
         runner.one_at_a_time(settings.data_dir, lambda who: say(f"Waiting for {who} ...")),
         dg.DagsterInstance.get() as instance,
     ):
-        for run_id in runner.end_orphans(instance):
+        for run_id in runner.end_orphans(instance, runner.web_ui_is_up(settings.data_dir)):
             say(f"Run {run_id[:8]} had lost its process: marked failed, its slots freed.")
         from bigger_boat.assets.landing import new_observations
         from bigger_boat.definitions import defs

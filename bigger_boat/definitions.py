@@ -16,6 +16,7 @@ from bigger_boat.assets import (
     warehouse,
 )
 from bigger_boat.automation.jobs import JOBS
+from bigger_boat.automation.sensors import SENSORS
 from bigger_boat.profiles import build_resources
 from bigger_boat.settings import Settings, get_settings
 
@@ -29,6 +30,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
         assets=dg.load_assets_from_modules(GRAPH),
         asset_checks=dg.load_asset_checks_from_modules(GRAPH),
         jobs=JOBS,
+        sensors=SENSORS,
         resources={**build_resources(settings), **overrides},
         executor=_executor(settings.max_workers),
     )

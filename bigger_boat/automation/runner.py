@@ -17,10 +17,12 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from bigger_boat.automation.plan import Plan
+from bigger_boat.errors import ServerError
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 PROCESS_TAG = "bigger_boat/process"
+UI_LOCK = "up.lock"
 POLL_S = 0.25
 ASSET_JOB = "__ASSET_JOB"
 
@@ -140,14 +142,41 @@ def one_at_a_time(data_dir: Path, on_wait: Callable[[str], None]) -> Iterator[No
         yield
 
 
-def end_orphans(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs failed whose process is gone (kill -9 leaves them started for ever) and free their slots."""
+@contextmanager
+def web_ui(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder's web UI lock. Raises ServerError where another web UI holds it."""
+    with open(data_dir / UI_LOCK, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServerError("The web UI of this data folder is up already.", "Use that one, or end it.") from None
+        yield
+
+
+def web_ui_is_up(data_dir: Path) -> bool:
+    """Whether a process holds the web UI lock."""
+    try:
+        with open(data_dir / UI_LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
+    """Mark runs failed whose process is gone (kill -9 leaves them started for ever) and free their slots.
+
+    Runs from the command line name their process. Others were started by the web UI, which watches its own as long as
+    it lives: when it is not up, they are orphans.
+    """
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
         process = json.loads(run.tags.get(PROCESS_TAG, "null"))
-        if process and _started(process["pid"]) != process["started"]:
-            instance.report_run_failed(run, f"Process {process['pid']} of this run is gone; run it again to resume.")
+        if _started(process["pid"]) != process["started"] if process else not ui_is_up:
+            instance.report_run_failed(run, "The process of this run is gone; run it again: it goes on from there.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended.append(run.run_id)
     return ended

@@ -1,0 +1,92 @@
+"""Which runs count as orphans: a truth table over who started them, whether that process lives, and the web UI."""
+
+import json
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from bigger_boat.automation import runner
+from bigger_boat.automation.sensors import orphaned_run_sensor
+from bigger_boat.errors import ServerError
+
+
+@dg.op
+def nothing(): ...
+
+
+@dg.job
+def some_job():
+    nothing()
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def process_tag(pid: int, started: str) -> dict[str, str]:
+    return {runner.PROCESS_TAG: json.dumps({"pid": pid, "started": started})}
+
+
+def alive() -> dict[str, str]:
+    return process_tag(os.getpid(), runner._started(os.getpid()))
+
+
+def dead() -> dict[str, str]:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return process_tag(child.pid, "1")
+
+
+def reused() -> dict[str, str]:
+    """The process id belongs to another process by now: it started at another time."""
+    return process_tag(os.getpid(), "1")
+
+
+@pytest.mark.parametrize("status", ["STARTED", "STARTING", "CANCELING"])
+@pytest.mark.parametrize(
+    ("tags", "ui_is_up", "orphan"),
+    [
+        (alive, False, False),
+        (alive, True, False),
+        (dead, False, True),
+        (dead, True, True),
+        (reused, True, True),
+        (dict, True, False),
+        (dict, False, True),
+    ],
+)
+def test_who_is_an_orphan(instance, status, tags, ui_is_up, orphan):
+    run = instance.create_run_for_job(some_job, tags=tags(), status=dg.DagsterRunStatus[status])
+    assert runner.end_orphans(instance, ui_is_up) == ([run.run_id] if orphan else [])
+    expected = dg.DagsterRunStatus.FAILURE if orphan else dg.DagsterRunStatus[status]
+    assert instance.get_run_by_id(run.run_id).status == expected
+
+
+def test_ended_and_waiting_runs_are_left_alone(instance):
+    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.QUEUED):
+        instance.create_run_for_job(some_job, tags=dead(), status=status)
+    assert runner.end_orphans(instance, ui_is_up=False) == []
+
+
+def test_the_sensor_ends_them_and_says_so(instance):
+    run = instance.create_run_for_job(some_job, tags=dead(), status=dg.DagsterRunStatus.STARTED)
+    untouched = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED)
+    reason = orphaned_run_sensor(dg.build_sensor_context(instance=instance))
+    assert run.run_id in reason.skip_message
+    assert instance.get_run_by_id(untouched.run_id).status == dg.DagsterRunStatus.STARTED
+    again = orphaned_run_sensor(dg.build_sensor_context(instance=instance))
+    assert again.skip_message == "0 orphaned runs ended: none."
+
+
+def test_only_one_web_ui_per_data_folder(tmp_path):
+    assert not runner.web_ui_is_up(tmp_path)
+    with runner.web_ui(tmp_path):
+        assert runner.web_ui_is_up(tmp_path)
+        with pytest.raises(ServerError, match="up already"), runner.web_ui(tmp_path):
+            pass
+    assert not runner.web_ui_is_up(tmp_path)
