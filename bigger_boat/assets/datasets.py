@@ -13,7 +13,7 @@ import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures
 from bigger_boat.assets.quality import refuse_unless_days_passed
-from bigger_boat.data.arrival_checks import rejected_examples
+from bigger_boat.data.arrival_checks import listed, rejected_examples
 from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
 from bigger_boat.data.fingerprint import loaded_content, source_fingerprint
@@ -95,6 +95,7 @@ def recommendation_dataset(
         rows = build_recommendation_dataset(
             _sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
         )
+        _write_products(warehouse, draft.path)
         manifest = describe_dataset(
             draft.path,
             name=RECOMMENDATION,
@@ -128,10 +129,10 @@ def _refuse_lost_days(landing_zone: LandingZone, days: list[str]) -> None:
     """Refuse if a day among or after those that are read has nothing but rejected rows: it is missing, not quiet."""
     lost = [day for day in landing_zone.index().rejected_only_days if days and day >= days[0]]
     if lost:
-        examples = "; ".join(rejected_examples(rejected_files(landing_zone.root, lost[0])))
+        examples = listed(rejected_examples(rejected_files(landing_zone.root, lost[0])))
         raise DatasetError(
             f"The data set is not built, because every row of {', '.join(lost[:5])} was rejected when it landed,"
-            f" such as: {examples}.",
+            f" such as:{examples}",
             "Correct the source of these days and land it again: bigger-boat land --replace --from DAY --to DAY.",
         )
 
@@ -144,6 +145,14 @@ def _sessions(
         where = f"session_date = date '{day.isoformat()}' order by session_date, started_at, session_id"
         with warehouse.read(f"select {', '.join(columns)} from {table} where {where}") as reader:
             yield from reader
+
+
+def _write_products(warehouse: DuckDBWarehouse, folder: Path) -> None:
+    """Publish what is known of the products beside the sessions: a row per SKU, in the order of SKUs."""
+    import pyarrow.parquet as pq
+
+    with warehouse.read("select sku, category, price_bucket from products order by sku") as reader:
+        pq.write_table(reader.read_all(), folder / PRODUCTS_FILE, compression="zstd")
 
 
 def _data_versions(warehouse: DuckDBWarehouse, table: str, splits: Splits) -> dict[str, str]:

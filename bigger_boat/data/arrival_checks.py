@@ -5,6 +5,7 @@ library only at import: the asset graph reads the specs. What belongs elsewhere:
 (``assets/arrival.py``), which rows land at all (``source_rows.py``).
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -15,6 +16,7 @@ from bigger_boat.data.check_specs import CheckSpec
 from bigger_boat.data.landing_index import EVENT_TABLES, DayEntry, LandingIndex
 
 MAX_EXAMPLES = 5
+SHOWN_CHARACTERS = 100
 FRESH_DAYS = 2
 """How many days the last landed day may be behind the last day that is over."""
 WEEKS_BEFORE = 4
@@ -120,7 +122,7 @@ def rejected_rows(index: LandingIndex, days: Iterable[str], examples: Examples, 
         share = rejected / read if read else 0.0
         reason = ""
         if share >= limit:
-            reason = f"{rejected:,} of {read:,} rows ({share:.1%}) were rejected, such as: " + _join(examples(day, ()))
+            reason = f"{rejected:,} of {read:,} rows ({share:.1%}) were rejected, such as:" + listed(examples(day, ()))
         found[day] = DayFinding(share, read, reason)
     also = _undated(index, examples) if spec is FEW_REJECTS else ""
     return Finding(spec, found, _worst(found), also)
@@ -133,8 +135,8 @@ def actions_are_known(index: LandingIndex, days: Iterable[str], examples: Exampl
         unknown = sum(parts[day].reasons.get(reason, 0) for reason in UNKNOWN_ACTION_REASONS)
         reason = ""
         if unknown:
-            shown = _join(examples(day, UNKNOWN_ACTION_REASONS))
-            reason = f"{unknown:,} rows have an unknown event type or action, such as: {shown}"
+            shown = listed(examples(day, UNKNOWN_ACTION_REASONS))
+            reason = f"{unknown:,} rows have an unknown event type or action, such as:{shown}"
         found[day] = DayFinding(unknown, _rows(parts[day]), reason)
     return Finding(KNOWN_ACTIONS, found, float(sum(finding.value or 0 for finding in found.values())))
 
@@ -151,7 +153,17 @@ def rejected_examples(files: Iterable[Path], reasons: Collection[str] = ()) -> l
         rows = rows.filter(pl.col("reason").is_in(list(reasons)))
     place = pl.int_range(pl.len()).over("reason", order_by=["file", "line"]).alias("place")
     shown = rows.with_columns(place).sort("place", "file", "line").head(MAX_EXAMPLES)
-    return [f"{file} line {line}: {reason} {raw[:120]}" for file, line, reason, raw, _ in shown.iter_rows()]
+    return [f"{file} line {line}: {reason} ({_cells(raw)})" for file, line, reason, raw, _ in shown.iter_rows()]
+
+
+def _cells(raw: str) -> str:
+    """Return the cells of a rejected row (JSON, or the text of a torn row), as much as fits on a line."""
+    try:
+        text = ",".join("" if cell is None else str(cell) for cell in json.loads(raw).values())
+    except (ValueError, AttributeError):
+        text = raw
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ..."
 
 
 def _undated(index: LandingIndex, examples: Examples) -> str:
@@ -159,8 +171,8 @@ def _undated(index: LandingIndex, examples: Examples) -> str:
     read = rejected + sum(_rows(entry) + entry.rows.get("rejected", 0) for entry in index.days.values())
     if not rejected or rejected / read < WARN_REJECTED:
         return ""
-    shown = _join(examples("unknown", ()))
-    return f"{rejected:,} of all {read:,} rows ({rejected / read:.1%}) have no usable time, such as: {shown}"
+    shown = listed(examples("unknown", ()))
+    return f"{rejected:,} of all {read:,} rows ({rejected / read:.1%}) have no usable time, such as:{shown}"
 
 
 def _rows(entry: DayEntry | None) -> int:
@@ -175,5 +187,6 @@ def _worst(found: Mapping[str, DayFinding]) -> float | None:
     return max((day.value for day in found.values() if day.value is not None), default=None)
 
 
-def _join(examples: Sequence[str]) -> str:
-    return "; ".join(examples) or "(no example is left)"
+def listed(examples: Sequence[str]) -> str:
+    """Return examples to put after a sentence, each on a line of its own."""
+    return "".join(f"\n    {example}" for example in examples) or " (no example is left)"

@@ -23,6 +23,7 @@ from bigger_boat.data.arrival_checks import (
     WARN_WITHOUT_METADATA,
     DayFinding,
     Finding,
+    listed,
 )
 from bigger_boat.data.check_specs import CheckSpec
 
@@ -185,7 +186,7 @@ def _judge(rule: Rule, counts: Mapping[str, Row], days: Sequence[str], query: Qu
         examples = _examples(rule.examples, broken, query)
         for day in broken:
             finding = found[day]
-            reason = f"{finding.reason}, such as: {'; '.join(examples.get(day, ())) or '(none is left)'}"
+            reason = f"{finding.reason}, such as:{listed(examples.get(day, []))}"
             found[day] = DayFinding(finding.value, finding.rows, reason)
     return Finding(rule.spec, found, _number(rule, found))
 

@@ -112,11 +112,11 @@ def test_a_fifth_is_too_much_and_is_shown():
 
     def examples(day, reasons):
         asked.append((day, reasons))
-        return ["browsing_train.csv line 7: product_missing {}"]
+        return ["browsing_train.csv line 7: product_missing (s1)"]
 
     finding = rejected_rows(index({DAYS[5]: entry(rejected=250)}), DAYS, examples, REJECTS)
 
-    sentence = "250 of 1,250 rows (20.0%) were rejected, such as: browsing_train.csv line 7: product_missing {}"
+    sentence = "250 of 1,250 rows (20.0%) were rejected, such as:\n    browsing_train.csv line 7: product_missing (s1)"
     assert failed(finding) == {DAYS[5]: sentence}
     assert asked == [(DAYS[5], ())], "files of rejected rows are read for bad days only"
 
@@ -144,13 +144,14 @@ def test_unknown_actions_are_counted_and_shown():
     finding = arrival_checks.actions_are_known(index({DAYS[2]: bad}), DAYS, lambda day, reasons: [f"{day} {reasons}"])
 
     shown = f"{DAYS[2]} ('event_type_unknown', 'product_action_unknown')"
-    assert failed(finding) == {DAYS[2]: f"3 rows have an unknown event type or action, such as: {shown}"}
+    assert failed(finding) == {DAYS[2]: f"3 rows have an unknown event type or action, such as:\n    {shown}"}
     assert finding.value == 3
     assert arrival_checks.actions_are_known(index({DAYS[2]: entry(rejected=9)}), DAYS, no_examples).passed
 
 
 def test_examples_are_five_of_many_reasons(tmp_path):
-    rows = [("b.csv", line, "product_missing", None, "{}") for line in range(2, 50)]
+    raw = '{"session_id_hash":"s 1","product_sku_hash":null,"server_timestamp_epoch_ms":5}'
+    rows = [("b.csv", line, "product_missing", None, raw) for line in range(2, 50)]
     rows += [("b.csv", 60, "url_malformed", None, "x" * 500), ("b.csv", 61, "timestamp_missing", None, "t")]
     names = ["file", "line", "reason", "day", "raw"]
     for part, chosen in enumerate((rows[::2], rows[1::2])):
@@ -161,9 +162,9 @@ def test_examples_are_five_of_many_reasons(tmp_path):
 
     assert len(shown) == 5
     assert shown[:3] == [
-        "b.csv line 2: product_missing {}",
-        "b.csv line 60: url_malformed " + "x" * 120,
-        "b.csv line 61: timestamp_missing t",
+        "b.csv line 2: product_missing (s 1,,5)",
+        f"b.csv line 60: url_malformed ({'x' * 100} ...)",
+        "b.csv line 61: timestamp_missing (t)",
     ]
-    assert rejected_examples(files, ["timestamp_missing"]) == ["b.csv line 61: timestamp_missing t"]
+    assert rejected_examples(files, ["timestamp_missing"]) == ["b.csv line 61: timestamp_missing (t)"]
     assert rejected_examples([]) == []
