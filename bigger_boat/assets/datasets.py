@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INTENT, RECOMMENDATION = "intent_dataset", "recommendation_dataset"
+PRODUCTS_FILE = "products.parquet"
 
 
 @dg.asset(

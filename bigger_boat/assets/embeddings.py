@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -19,6 +20,7 @@ from bigger_boat.assets.common import (
     table,
     verified_dataset,
 )
+from bigger_boat.assets.datasets import PRODUCTS_FILE
 from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.resources.training import Training
 
@@ -65,10 +67,19 @@ def product_embeddings(
             "dimensions": chosen.dim,
             "trained_on": manifest.version,
             "nearest_neighbours": table(neighbours),
-            "map": plot(plot_product_map(embeddings)),
+            "map": plot(plot_product_map(embeddings, _branches(folder))),
         },
     )
 
 
 def _nearest(embeddings, sku: str) -> str:
     return ", ".join(f"{other[:8]} ({cosine:.2f})" for other, cosine in embeddings.neighbours(sku, 4))
+
+
+def _branches(dataset: Path) -> dict[str, str]:
+    """Return the top of the category tree for each product that has a category."""
+    import polars as pl
+
+    products = pl.read_parquet(dataset / PRODUCTS_FILE).drop_nulls("category")
+    branches = products["category"].str.split("/").list.first()
+    return dict(zip(products["sku"], branches, strict=True))

@@ -67,8 +67,8 @@ def test_who_is_an_orphan(instance, status, tags, ui_is_up, orphan):
     assert instance.get_run_by_id(run.run_id).status == expected
 
 
-def test_ended_and_waiting_runs_are_left_alone(instance):
-    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.QUEUED):
+def test_ended_runs_are_left_alone(instance):
+    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
         instance.create_run_for_job(some_job, tags=dead(), status=status)
     assert runner.end_orphans(instance, ui_is_up=False) == []
 
