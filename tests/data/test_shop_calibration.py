@@ -12,7 +12,7 @@ import pytest
 from bigger_boat.data.intent_dataset import intent_examples
 from bigger_boat.data.session_files import read_sessions
 from bigger_boat.data.simulator import SHOPS, simulate
-from bigger_boat.data.simulator.calibration import TARGETS, cart_sessions, measure
+from bigger_boat.data.simulator.calibration import REAL_LADDER, TARGETS, cart_sessions, measure
 from bigger_boat.ml.benchmark import Benchmark, split_by_time
 from bigger_boat.ml.intent_baselines import fit_counts, logistic_regression
 from bigger_boat.ml.intent_metrics import auc
@@ -84,20 +84,6 @@ def ladder(tmp_path_factory) -> dict[str, tuple[float, float]]:
     benchmark = Benchmark(*split_by_time(read_sessions(out)), Prod2VecConfig.quick())
     scores = {name: evaluate(fit(), benchmark.test, 20).metrics for name, fit in benchmark.ladder.items()}
     return {name: (metrics["hit_rate"], metrics["mrr"]) for name, metrics in scores.items()}
-
-
-REAL_LADDER = {
-    "popularity": (0.089, 0.026),
-    "session_popularity": (0.381, 0.264),
-    "prod2vec_mean": (0.531, 0.270),
-    "prod2vec_last": (0.586, 0.339),
-    "markov": (0.580, 0.346),
-    "sequential_rules": (0.620, 0.347),
-    "sknn": (0.643, 0.320),
-    "vsknn": (0.680, 0.372),
-    "vstan": (0.686, 0.375),
-}
-"""On 70,000 clicks of yoochoose, from ten times as many products. Names as in ``Benchmark.ladder``."""
 
 
 def test_methods_rank_as_on_real_clicks(ladder):
