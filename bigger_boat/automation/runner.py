@@ -111,15 +111,23 @@ def _following(instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent
 def failures_of(instance: dg.DagsterInstance, run_id: str) -> tuple[list[tuple[str, str]], bool]:
     """Return (step, sentence) of each failed step and failed blocking check, and whether it was only a refusal."""
     failures, refused = [], []
+    blocked: dict[str | None, list[str]] = {}
     for record in instance.get_records_for_run(run_id).records:
         event = record.event_log_entry.dagster_event
-        if event and event.event_type == dg.DagsterEventType.STEP_FAILURE:
+        if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if check.blocking and not check.passed:
+                name = f"check {check.check_name} of {check.asset_key.to_user_string()} failed"
+                blocked.setdefault(event.step_key, []).append(f"{name}: {check.description or 'no reason given'}")
+        elif event and event.event_type == dg.DagsterEventType.STEP_FAILURE:
             data = event.step_failure_data
             failure = data.user_failure_data
             error = data.error
             while error and error.cause and not failure:
                 error = error.cause
             text = failure.description if failure else (error.message if error else event.message)
+            if error and error.cls_name == "DagsterAssetCheckFailedError":
+                text = "\n".join(blocked.get(event.step_key, [text]))
             failures.append((event.step_key, text.strip()))
             refused.append(bool(failure and "refused" in failure.metadata))
     return failures, bool(refused) and all(refused)
