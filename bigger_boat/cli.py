@@ -261,6 +261,7 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
 
     from bigger_boat.automation import plan as planning
     from bigger_boat.automation import runner
+    from bigger_boat.automation.selection import select_assets
     from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
     from bigger_boat.data.landing_index import read_index
 
@@ -281,7 +282,7 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
         for observation in new_observations(instance, index):
             instance.report_runless_asset_event(observation)
         graph = defs.resolve_asset_graph()
-        selected = dg.AssetSelection.from_string(select).resolve(graph)
+        selected = select_assets(select, graph)
         plan = planning.make_plan(graph, instance, selected, index, settings.size, days, force)
         if before:
             before(settings)

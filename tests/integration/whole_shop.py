@@ -16,6 +16,7 @@ import dagster as dg
 
 from bigger_boat.automation.plan import Plan, make_plan
 from bigger_boat.automation.runner import RANGE_END, RANGE_START, failures_of
+from bigger_boat.automation.selection import select_assets
 from bigger_boat.data.landing_index import LandingIndex, read_index
 from bigger_boat.data.simulator import simulate
 from bigger_boat.resources.dbt_manifest import ensure_manifest
@@ -75,7 +76,7 @@ class Shop:
 
     def plan(self, size: str = "quick", select: str = "*", **options: Any) -> Plan:
         """Return what ``bigger-boat run`` would do."""
-        selected = dg.AssetSelection.from_string(select).resolve(self.graph)
+        selected = select_assets(select, self.graph)
         return make_plan(self.graph, self.instance, selected, self.index, size, **options)
 
     @property

@@ -1,0 +1,29 @@
+"""Which assets a text selects: Dagster's selection syntax, where a bare name may stand for ``key:"name"``.
+
+Dagster reads ``+name`` as one step up in its old syntax; here it is everything above, as ``+key:"name"`` is.
+"""
+
+import re
+
+import dagster as dg
+from dagster import AssetKey
+from dagster._core.errors import DagsterError
+
+from bigger_boat.errors import SettingsError
+
+_BARE_NAME = re.compile(r'(?<![\w:"/.])(?!(?:and|or|not|roots|sinks)\b)([A-Za-z_][\w/]*)(?![\w:"/(])', re.IGNORECASE)
+
+
+def select_assets(text: str, graph) -> set[AssetKey]:
+    """Return the keys that ``text`` selects of Dagster's asset graph. Raises SettingsError in words if it is none."""
+    spelled = text if text.strip() == "*" else _BARE_NAME.sub(r'key:"\1"', text).replace("*key:", "+key:")
+    try:
+        found = dg.AssetSelection.from_string(spelled).resolve(graph)
+    except DagsterError as error:
+        raise SettingsError(f"The selection {text!r} cannot be read: {error}", _EXAMPLES) from None
+    if not found:
+        raise SettingsError(f"The selection {text!r} selects no asset.", _EXAMPLES)
+    return set(found)
+
+
+_EXAMPLES = "Examples: sessions, +recommendation_endpoint (and all above it), 'group:raw or group:warehouse'."
