@@ -17,6 +17,7 @@ from bigger_boat.data.session_files import ClickSessions
 from bigger_boat.errors import DatasetError
 from bigger_boat.ml import metrics
 from bigger_boat.ml.baselines import Markov, Popularity, Prod2VecLast, Prod2VecMean, SequentialRules, SessionPopularity
+from bigger_boat.ml.intervals import mean_interval, paired_interval
 from bigger_boat.ml.knn_recommender import KnnModel, fit_knn
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.ranking import Ranker
@@ -132,7 +133,7 @@ def _values(evaluation: RecommenderEvaluation) -> dict:
 def _measures(evaluation: RecommenderEvaluation, seed: int) -> dict[str, float]:
     row: dict[str, float] = {}
     for name, values in _values(evaluation).items():
-        interval = metrics.bootstrap_interval(values, evaluation.sessions, seed=seed)
+        interval = mean_interval(values, evaluation.sessions, seed=seed)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return row | {name: evaluation.metrics[name] for name in ("coverage", "popularity_bias")}
 
@@ -141,7 +142,7 @@ def _difference(name: str, peer: str, evaluations: Mapping[str, RecommenderEvalu
     ours, theirs = _values(evaluations[name]), _values(evaluations[peer])
     row: dict = {"recommender": name, "peer": peer}
     for measure in MEASURES:
-        interval = metrics.paired_bootstrap(ours[measure], theirs[measure], evaluations[name].sessions, seed=seed)
+        interval = paired_interval(ours[measure], theirs[measure], evaluations[name].sessions, seed=seed)
         row |= {measure: interval.value, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
     return row
 

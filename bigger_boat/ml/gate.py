@@ -4,7 +4,7 @@ Belongs here: what is decided from numbers that others computed. Does not belong
 servers, reading data sets. Callers: the champion and endpoint assets (which refuse) and their checks (which show).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from bigger_boat.errors import BundleError, GateRefused
 from bigger_boat.ml.bundle import read_bundle
 from bigger_boat.ml.golden import compare_golden
+from bigger_boat.ml.intervals import Interval
 
 LARGEST_RELATIVE_LOSS = 0.02
 """A refresh is promoted unless the lower bound of the difference is worse than this share of the incumbent's value."""
@@ -29,16 +30,6 @@ class GateCheck:
     passed: bool
     description: str
     value: float | None = None
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A difference in a metric (candidate minus incumbent) with its confidence interval over ``count`` units."""
-
-    difference: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -156,64 +147,6 @@ def check_judged(info: Mapping[str, Any]) -> GateCheck:
     return GateCheck(name, True, f"All {len(judged)} checks of the champion's gate passed.", float(len(judged)))
 
 
-def paired_interval(
-    candidate: np.ndarray, incumbent: np.ndarray, groups: np.ndarray | None = None, z: float = 1.96
-) -> Interval:
-    """Return the interval of the mean difference of two aligned per-example metrics (n,), e.g. reciprocal ranks.
-
-    ``groups`` (n,): examples of one group (a session) are not independent; the standard error is the cluster-robust one
-    (Liang and Zeger 1986). Raises ValueError on arrays that do not align or hold nothing.
-    """
-    candidate, incumbent = np.asarray(candidate, np.float64), np.asarray(incumbent, np.float64)
-    if candidate.shape != incumbent.shape or candidate.ndim != 1 or candidate.size == 0:
-        raise ValueError(
-            f"two aligned arrays with an example at least are needed, not {candidate.shape}, {incumbent.shape}"
-        )
-    differences = candidate - incumbent
-    mean = float(differences.mean())
-    residuals = differences - mean
-    if groups is not None:
-        _, inverse = np.unique(groups, return_inverse=True)
-        residuals = np.bincount(inverse.ravel(), weights=residuals)
-    units = residuals.size
-    if units < 2:
-        return Interval(mean, -np.inf, np.inf, units)
-    correction = units / (units - 1)
-    error = float(np.sqrt(correction * np.square(residuals).sum())) / differences.size
-    return Interval(mean, mean - z * error, mean + z * error, units)
-
-
-def bootstrap_interval(
-    difference: Callable[[np.ndarray], float],
-    groups: np.ndarray,
-    *,
-    resamples: int = 500,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Return the percentile interval of a difference that is no mean (PR-AUC), resampling whole groups.
-
-    ``difference`` gets example indices (m,) and returns candidate minus incumbent on them; NaN resamples (one class
-    only) are left out. Deterministic by ``seed``.
-    """
-    _, inverse = np.unique(groups, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(inverse))[:-1])
-    generator = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        chosen = generator.integers(0, len(members), len(members))
-        draws.append(difference(np.concatenate([members[index] for index in chosen])))
-    values = np.asarray(draws, np.float64)
-    values = values[np.isfinite(values)]
-    center = float(difference(np.arange(len(inverse))))
-    if values.size < resamples // 2:
-        return Interval(center, -np.inf, np.inf, len(members))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(center, float(low), float(high), len(members))
-
-
 def choose_configuration(comparison: Comparison | None) -> ConfigurationChoice:
     """Another kind or configuration is chosen only if clearly better; otherwise the incumbent's is kept and refreshed.
 
@@ -273,7 +206,7 @@ def _numbers(comparison: Comparison) -> str:
     interval = comparison.interval
     return (
         f"{comparison.metric} {comparison.candidate:.4f} against {comparison.incumbent:.4f} on {comparison.days} "
-        f"validation days, difference {interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+        f"validation days, difference {interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
     )
 
 

@@ -7,7 +7,6 @@ All functions take one-dimensional arrays of equal length and optional weights (
 bootstrap rests on it). A metric that is undefined, such as the AUC of a single class, is NaN and never an error.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -48,17 +47,6 @@ class IntentReport:
     def as_dict(self) -> dict:
         """Plain numbers for JSON and metadata."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A difference ``second - first`` with its bootstrap interval; ``low``..``high`` cover ``confidence``."""
-
-    difference: float
-    low: float
-    high: float
-    confidence: float
-    samples: int
 
 
 def auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -149,38 +137,6 @@ def intent_report(labels: np.ndarray, probabilities: np.ndarray, cuts: np.ndarra
         weighted_micro_f1=weighted_micro_f1(labels, probabilities >= 0.5, cuts),
         majority_micro_f1=weighted_micro_f1(labels, majority, cuts),
     )
-
-
-def paired_bootstrap(
-    metric: Callable[[np.ndarray, np.ndarray, np.ndarray], float],
-    labels: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    groups: Sequence,
-    *,
-    samples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Return ``metric(second) - metric(first)`` with a percentile interval, drawing whole groups (sessions).
-
-    Rows of one session are no independent evidence, so sessions are drawn, both models on the same draw.
-    ``metric`` takes (labels, scores, weights). Draws where it is undefined are left out.
-    """
-    labels, first, second = np.asarray(labels, dtype=bool), np.asarray(first), np.asarray(second)
-    _, group = np.unique(np.asarray(groups), return_inverse=True)
-    count = int(group.max()) + 1 if len(group) else 0
-    generator = np.random.default_rng(seed)
-    draws = []
-    for _ in range(samples if count else 0):
-        weights = np.bincount(generator.integers(0, count, count), minlength=count)[group].astype(float)
-        draws.append(metric(labels, second, weights) - metric(labels, first, weights))
-    known = np.array(draws)[~np.isnan(draws)] if draws else np.empty(0)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (np.nan, np.nan)
-    ones = np.ones(len(labels))
-    difference = metric(labels, second, ones) - metric(labels, first, ones)
-    return Interval(float(difference), float(low), float(high), confidence, len(known))
 
 
 def _weights(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -16,11 +16,12 @@ import polars as pl
 from bigger_boat.data.split_files import read_split
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.ml.bundle import Bundle, write_bundle
-from bigger_boat.ml.gate import Comparison, GateCheck, bootstrap_interval, check_intent_baseline
+from bigger_boat.ml.gate import Comparison, GateCheck, check_intent_baseline
 from bigger_boat.ml.golden import events_of, golden_examples
 from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
 from bigger_boat.ml.intent_metrics import intent_report, pr_auc
 from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, IntentModel, fit_intent, refit
+from bigger_boat.ml.intervals import statistic_interval
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.recommendation_task import RecommendationTask
 
@@ -122,7 +123,7 @@ class IntentTask:
 
         sessions = frame.select(pl.struct("session_id", "session_date").rank("dense")).to_series().to_numpy()
         days = frame["session_date"].n_unique()
-        interval = bootstrap_interval(difference, sessions)
+        interval = statistic_interval(difference, sessions)
         return Comparison("PR-AUC", pr_auc(labels, new), pr_auc(labels, old), interval, days)
 
     def write(self, root: Path, model: IntentModel, info: Mapping[str, Any]) -> Bundle:

@@ -4,11 +4,8 @@ Lists are (N, k), best first: integer ids, where a negative id is an empty place
 elsewhere: which predictions are made (``recommender_evaluation.py``), metrics of probabilities (``intent_metrics.py``).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-DRAWS_PER_CHUNK = 4_000_000
 """Bounds the memory of the bootstrap (int64: 32 MB)."""
 
 
@@ -78,47 +75,3 @@ def popularity_bias(ranked: np.ndarray, percentiles: np.ndarray) -> float:
     """Mean popularity percentile of what is recommended (row ids); .5 is no bias, 1 only the most popular."""
     shown = ranked[_present(ranked)]
     return float(percentiles[shown].mean()) if len(shown) else float("nan")
-
-
-class Interval(NamedTuple):
-    """A mean over predictions with the bounds of its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap_interval(
-    values: np.ndarray, sessions: np.ndarray, *, seed: int, samples: int = 1000, confidence: float = 0.95
-) -> Interval:
-    """Percentile bootstrap of the mean of ``values`` (N,), resampling whole sessions (N,: the session of each).
-
-    Predictions of one session depend on each other, so the session is what is drawn. Raises ``ValueError`` if empty.
-    """
-    if not len(values):
-        raise ValueError("a bootstrap interval needs at least one prediction")
-    _, owners = np.unique(sessions, return_inverse=True)
-    sums, sizes = np.bincount(owners, weights=values), np.bincount(owners).astype(np.float64)
-    generator = np.random.default_rng(seed)
-    chunk = max(1, DRAWS_PER_CHUNK // len(sums))
-    means = []
-    for first in range(0, samples, chunk):
-        drawn = generator.integers(len(sums), size=(min(chunk, samples - first), len(sums)))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
-def paired_bootstrap(
-    candidate: np.ndarray, incumbent: np.ndarray, sessions: np.ndarray, *, seed: int, samples: int = 1000
-) -> Interval:
-    """Interval of the mean difference candidate - incumbent over the same predictions, resampling sessions.
-
-    Raises ``ValueError`` if the arrays are not aligned.
-    """
-    if not len(candidate) == len(incumbent) == len(sessions):
-        raise ValueError(
-            f"a paired difference needs the same predictions: {len(candidate)}, {len(incumbent)}, {len(sessions)} given"
-        )
-    return bootstrap_interval(candidate - incumbent, sessions, seed=seed, samples=samples)

@@ -15,8 +15,9 @@ from bigger_boat.data.split_files import read_split
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.ml.baselines import Markov, Popularity, SequentialRules, SessionPopularity
 from bigger_boat.ml.bundle import Bundle, write_bundle
-from bigger_boat.ml.gate import Comparison, GateCheck, check_recommendation_baselines, paired_interval
+from bigger_boat.ml.gate import Comparison, GateCheck, check_recommendation_baselines
 from bigger_boat.ml.golden import events_of, golden_examples
+from bigger_boat.ml.intervals import paired_interval
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel, fit_knn
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigger_boat.ml import metrics
+from bigger_boat.ml.intervals import Interval, mean_interval, paired_interval
 from bigger_boat.ml.item_sequences import ItemSequences
 from bigger_boat.ml.ranking import Ranker
 
@@ -30,9 +31,9 @@ class RecommenderEvaluation:
     hits: np.ndarray
     sessions: np.ndarray
 
-    def mrr_above(self, other: "RecommenderEvaluation", seed: int = 0) -> metrics.Interval:
+    def mrr_above(self, other: "RecommenderEvaluation", seed: int = 0) -> Interval:
         """Paired bootstrap interval of the MRR difference to ``other``, evaluated on the same sessions."""
-        return metrics.paired_bootstrap(self.reciprocal_ranks, other.reciprocal_ranks, self.sessions, seed=seed)
+        return paired_interval(self.reciprocal_ranks, other.reciprocal_ranks, self.sessions, seed=seed)
 
 
 def evaluate(
@@ -118,7 +119,7 @@ def leaderboard(evaluations: Sequence[RecommenderEvaluation], seed: int = 0) -> 
     for evaluation in sorted(evaluations, key=lambda one: (-one.metrics["mrr"], one.name)):
         row: dict = {"recommender": evaluation.name, "k": evaluation.k, **evaluation.metrics}
         for metric, values in (("mrr", evaluation.reciprocal_ranks), ("hit_rate", evaluation.hits)):
-            interval = metrics.bootstrap_interval(values, evaluation.sessions, seed=seed)
+            interval = mean_interval(values, evaluation.sessions, seed=seed)
             row |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         rows.append(row)
     return rows

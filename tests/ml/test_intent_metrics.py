@@ -11,7 +11,6 @@ from bigger_boat.ml.intent_metrics import (
     calibration_error,
     intent_report,
     log_loss,
-    paired_bootstrap,
     pr_auc,
     weighted_micro_f1,
 )
@@ -101,21 +100,3 @@ def test_agrees_with_scikit_learn_on_ties_and_weights():
     assert pr_auc(labels, scores, weights) == pytest.approx(expected)
     expected = metrics.log_loss(labels, np.clip(scores, 0.05, 0.95), sample_weight=weights)
     assert log_loss(labels, np.clip(scores, 0.05, 0.95), weights) == pytest.approx(expected)
-
-
-def test_bootstrap_of_a_clear_difference_excludes_zero_and_of_none_is_zero():
-    generator = np.random.default_rng(5)
-    labels = generator.random(400) < 0.4
-    noise, good = generator.random(400), labels + generator.normal(0, 0.7, 400)
-    sessions = np.repeat(np.arange(200), 2)
-    clear = paired_bootstrap(auc, labels, noise, good, sessions, samples=200)
-    assert 0 < clear.low < clear.difference < clear.high
-    none = paired_bootstrap(auc, labels, good, good, sessions, samples=50)
-    assert (none.difference, none.low, none.high) == (0, 0, 0)
-
-
-def test_bootstrap_draws_whole_sessions():
-    # Forty copies of one session say no more than one: the interval of a single group has no width.
-    labels, first, second = [1, 0] * 20, [0.5] * 40, [0.9, 0.1] * 20
-    interval = paired_bootstrap(auc, labels, first, second, ["same"] * 40, samples=20)
-    assert interval.low == interval.high == interval.difference == 0.5
