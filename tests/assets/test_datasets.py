@@ -67,6 +67,9 @@ def write_sessions(path, buyers):
         )
         connection.executemany("insert into sessions values (?, ?, ?, ?, ?, ?)", rows)
         connection.execute(
+            "create or replace table products as select 'A' as sku, 'bags' as category, 3 as price_bucket"
+        )
+        connection.execute(
             "create or replace table cart_sessions as"
             " select *, (list_position(actions, 'add') - 1)::int as first_add_index,"
             " list_contains(actions, 'purchase') as bought from sessions where list_contains(actions, 'add')"
