@@ -21,6 +21,9 @@ app = typer.Typer(
 )
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
+STOPPED = 130
+"""The exit code of what Ctrl-C ended, as shells have it."""
+
 Size = Annotated[str | None, typer.Option(help="quick or full; default: BIGGER_BOAT_SIZE")]
 
 
@@ -264,6 +267,7 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
     from bigger_boat.automation.selection import select_assets
     from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
     from bigger_boat.data.landing_index import read_index
+    from bigger_boat.resources.storage import LocalStorage
 
     index = read_index(settings.landing_dir)
     if not index.days:
@@ -276,6 +280,7 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
     ):
         for run_id in runner.end_orphans(instance, runner.web_ui_is_up(settings.data_dir)):
             say(f"Run {run_id[:8]} had lost its process: marked failed, its slots freed.")
+        LocalStorage(base_dir=str(settings.data_dir)).sweep_drafts()
         from bigger_boat.assets.landing import new_observations
         from bigger_boat.definitions import defs
 
@@ -293,6 +298,9 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
         show_plan(plan)
         with quiet(settings.data_dir / "logs" / "run.log"), RunPrinter() as printer:
             outcome = runner.execute(plan, instance, printer.on_event)
+    if outcome.stopped:
+        say("\n  Stopped. What is done stays done: the same command goes on from there.")
+        raise typer.Exit(STOPPED)
     if not outcome.success:
         show_failures(outcome.failures, outcome.refused)
         say("\n  What is done stays done: the same command goes on from there. See the run in the web UI: make up")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures
-from bigger_boat.assets.quality import refuse_unless_days_passed
+from bigger_boat.assets.quality import blocking_checks, refuse_unless_days_passed
 from bigger_boat.data.arrival_checks import listed, rejected_examples
 from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INTENT, RECOMMENDATION = "intent_dataset", "recommendation_dataset"
+CART_SESSIONS = dg.AssetKey("cart_sessions")
 PRODUCTS_FILE = "products.parquet"
 
 
@@ -92,7 +93,7 @@ def recommendation_dataset(
     from bigger_boat.data.recommendation_dataset import RECOMMENDATION_COLUMNS, build_recommendation_dataset
 
     with readable_failures(), storage.draft(f"datasets/{RECOMMENDATION}") as draft:
-        splits = _days_to_read(context.instance, landing_zone, warehouse)
+        splits = _days_to_read(context.instance, landing_zone, warehouse, beside=CART_SESSIONS)
         rows = build_recommendation_dataset(
             _sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
         )
@@ -113,15 +114,23 @@ def recommendation_dataset(
     return _output(draft.address, manifest, picture, "sessions")
 
 
-def _days_to_read(instance: dg.DagsterInstance, landing_zone: LandingZone, warehouse: DuckDBWarehouse) -> Splits:
-    """Return the landed days that have sessions in the warehouse, split; refuse if a check failed on one of them."""
+def _days_to_read(
+    instance: dg.DagsterInstance,
+    landing_zone: LandingZone,
+    warehouse: DuckDBWarehouse,
+    beside: dg.AssetKey | None = None,
+) -> Splits:
+    """Return the landed days that have sessions in the warehouse, split; refuse if a check failed on one of them.
+
+    ``beside``: a table that the data set is not made from; its checks are not asked, and it need not be there.
+    """
     landed = landing_zone.index().days
     if not landed:
         raise DatasetError("Nothing has landed yet.", "Land a shop's files (bigger-boat land DIR), or simulate one.")
     first, last = (date.fromisoformat(day) for day in (min(landed), max(landed)))
     counts = {str(day): rows for day, rows in warehouse.row_counts("sessions", "session_date", first, last).items()}
     days = [day for day in sorted(landed) if counts.get(day)]
-    refuse_unless_days_passed(instance, days)
+    refuse_unless_days_passed(instance, days, [key.asset_key for key in blocking_checks() if key.asset_key != beside])
     _refuse_lost_days(landing_zone, days)
     return split_days([date.fromisoformat(day) for day in days])
 

@@ -24,17 +24,22 @@ RANGE_END = "dagster/asset_partition_range_end"
 PROCESS_TAG = "bigger_boat/process"
 UI_LOCK = "up.lock"
 POLL_S = 0.25
+INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 ASSET_JOB = "__ASSET_JOB"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the runs of a plan ended. ``failures``: (step, sentence); ``refused``: a gate's decision, not a fault."""
+    """How the runs of a plan ended.
+
+    ``failures``: (step, sentence); ``refused``: a gate's decision, not a fault; ``stopped``: somebody pressed Ctrl-C.
+    """
 
     success: bool
     run_ids: tuple[str, ...]
     failures: tuple[tuple[str, str], ...] = ()
     refused: bool = False
+    stopped: bool = False
 
 
 def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None]) -> Outcome:
@@ -58,7 +63,7 @@ def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.Dag
         run_ids.append(run_id)
         if not success:
             failures, refused = failures_of(instance, run_id)
-            return Outcome(False, tuple(run_ids), tuple(failures), refused)
+            return Outcome(False, tuple(run_ids), tuple(failures), refused, _was_stopped(instance, run_id))
     return Outcome(True, tuple(run_ids))
 
 
@@ -133,6 +138,18 @@ def failures_of(instance: dg.DagsterInstance, run_id: str) -> tuple[list[tuple[s
     return failures, bool(refused) and all(refused)
 
 
+def _was_stopped(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether an interrupt (Ctrl-C) ended the run or one of its steps."""
+    for record in instance.get_records_for_run(run_id).records:
+        event = record.event_log_entry.dagster_event
+        error = getattr(event.event_specific_data, "error", None) if event and event.is_failure else None
+        while error:
+            if error.cls_name in INTERRUPTS:
+                return True
+            error = error.cause
+    return False
+
+
 @contextmanager
 def one_at_a_time(data_dir: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the data folder's run lock. Where another run holds it, tell for whom it waits, and wait."""
@@ -191,9 +208,13 @@ def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
 
 
 def _started(pid: int) -> str:
-    """Return what tells a process from a later one with the same id: its start time, or '' where there is none."""
+    """Return what tells a process from a later one with the same id: its start time, or '' where there is none.
+
+    A process that has ended and that nobody has waited for (a zombie: in containers they may stay) is none.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return "" if state == "Z" else fields[18]
     except FileNotFoundError:
         return _started_by_ps(pid)
 

@@ -80,9 +80,11 @@ class LocalStorage(dg.ConfigurableResource):
 
     def sweep_drafts(self) -> list[Path]:
         """Remove what processes that are gone left unfinished; return what was removed."""
-        stale = [path for path in Path(self.base_dir).glob("*/*/.draft-*") if not _alive(int(path.name.split("-")[1]))]
+        base = Path(self.base_dir)
+        found = [*base.glob("*/.draft-*"), *base.glob("*/*/.draft-*")]
+        stale = [path for path in found if not _alive(int(path.name.split("-")[1]))]
         for path in stale:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         return stale
 
 
@@ -97,7 +99,7 @@ class AddressIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: str) -> None:
         path = self._path(context.asset_key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        draft = path.with_name(f".draft-{os.getpid()}-{uuid.uuid4().hex}")
         draft.write_text(json.dumps({"address": obj, "run_id": context.run_id}) + "\n")
         draft.replace(path)
 
