@@ -1,5 +1,6 @@
 """Champions: the chosen configuration, judged by the gate, then fitted again on all days, embeddings included."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,9 +47,9 @@ def intent_champion(
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, intent_dataset)
-        items_folder, _ = verified_dataset(storage, recommendation_dataset)
+        items_folder, items = verified_dataset(storage, recommendation_dataset)
         task = IntentTask(folder, RecommendationTask(items_folder), storage.checkpoints)
-        return _champion(task, intent_report, manifest, storage, endpoint_host, training)
+        return _champion(task, intent_report, [manifest, items], storage, endpoint_host, training)
 
 
 @dg.asset(
@@ -71,13 +72,13 @@ def recommendation_champion(
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         task = RecommendationTask(folder)
-        return _champion(task, recommender_leaderboard, manifest, storage, endpoint_host, training)
+        return _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training)
 
 
 def _champion(
     task: Any,
     report_address: str,
-    manifest: "DatasetManifest",
+    manifests: Sequence["DatasetManifest"],
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
@@ -92,10 +93,10 @@ def _champion(
     gate.require([gate.check_digests(directory)], f"The {task.name} candidate")
     candidate = read_bundle(directory)
     serving = endpoint_host.serving_bundle(task.name)
-    data = {manifest.name: manifest.version}
+    data, days = {manifest.name: manifest.version for manifest in manifests}, manifests[0].days
     judged = [
         gate.check_digests(directory),
-        gate.check_dataset(manifest.name, manifest.version, [asdict(check) for check in manifest.checks]),
+        *(gate.check_dataset(each.name, each.version, [asdict(check) for check in each.checks]) for each in manifests),
         gate.check_data_versions(candidate.info["data_versions"], data),
         *task.baseline_checks(candidate.info["metrics"]["validation"]),
     ]
@@ -104,7 +105,7 @@ def _champion(
     model = task.refit(decision.configuration, decision.chosen)
     info = {
         **candidate.info,
-        "refit": {name: manifest.days[name] for name in ("first", "last", "count")},
+        "refit": {name: days[name] for name in ("first", "last", "count")},
         "git_commit": git_commit(),
         "configuration": decision.configuration,
         "chosen": decision.chosen,

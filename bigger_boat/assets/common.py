@@ -60,12 +60,13 @@ def table(rows: list[dict[str, Any]], digits: int = 4) -> dg.MarkdownMetadataVal
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def load_embeddings(storage: LocalStorage, address: str) -> tuple["ProductEmbeddings", dict[str, Any]]:
-    """Return the embeddings and the configuration they were trained with."""
+def load_embeddings(storage: LocalStorage, address: str) -> tuple["ProductEmbeddings", dict[str, Any], str]:
+    """Return the embeddings, the configuration they were trained with, and the version of the data set."""
     from bigger_boat.ml.prod2vec import ProductEmbeddings
 
     folder = storage.fetch(address)
-    return ProductEmbeddings.load(folder), json.loads((folder / EMBEDDINGS_CONFIG).read_text())
+    described = json.loads((folder / EMBEDDINGS_CONFIG).read_text())
+    return ProductEmbeddings.load(folder), described["configuration"], described["recommendation_dataset"]
 
 
 def candidate_info(

@@ -55,7 +55,8 @@ def product_embeddings(
         chosen = preset(Prod2VecConfig, training.size, config)
         embeddings = train_prod2vec(items_of(folder, "train"), chosen)
         embeddings.save(draft.path)
-        (draft.path / EMBEDDINGS_CONFIG).write_text(json.dumps(dataclasses.asdict(chosen), indent=2) + "\n")
+        described = {"configuration": dataclasses.asdict(chosen), "recommendation_dataset": manifest.version}
+        (draft.path / EMBEDDINGS_CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     neighbours = [{"product": sku[:12], "nearest": _nearest(embeddings, sku)} for sku in embeddings.skus[:8]]
     return dg.Output(
         draft.address,

@@ -55,13 +55,13 @@ def intent_model(
     with readable_failures():
         folder, manifest = verified_dataset(storage, intent_dataset)
         task = IntentTask(folder, checkpoints=storage.checkpoints)
-        embeddings, prod2vec = load_embeddings(storage, product_embeddings)
+        embeddings, prod2vec, items_version = load_embeddings(storage, product_embeddings)
         chosen = preset(IntentConfig, training.size, config)
         model, choice = task.fit(embeddings, chosen)
         scores = task.scores(model, "validation")
         info = candidate_info(
             manifest,
-            data={"intent_dataset": manifest.version, "product_embeddings": product_embeddings},
+            data={"intent_dataset": manifest.version, "recommendation_dataset": items_version},
             configuration=task.configuration_of(chosen, prod2vec),
             chosen=choice,
             metrics={"validation": scores},
@@ -101,12 +101,12 @@ def knn_recommender(
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         task = RecommendationTask(folder)
-        embeddings, prod2vec = load_embeddings(storage, product_embeddings)
+        embeddings, prod2vec, items_version = load_embeddings(storage, product_embeddings)
         model, blend = task.fit(embeddings)
         scores = task.scores(model, "validation")
         info = candidate_info(
             manifest,
-            data={"recommendation_dataset": manifest.version, "product_embeddings": product_embeddings},
+            data={"recommendation_dataset": items_version},
             configuration=task.configuration_of(prod2vec),
             chosen=blend,
             metrics={"validation": scores},
