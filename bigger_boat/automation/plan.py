@@ -134,7 +134,7 @@ def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Se
     event = record.asset_materialization
     if _other_code(event, node):
         return "its code changed"
-    if SIZE in event.metadata and event.metadata[SIZE].value != size:
+    if SIZE in event.metadata and (event.metadata[SIZE].value, size) == ("quick", "full"):
         return f"made at size {event.metadata[SIZE].value}"
     if FINGERPRINT in event.metadata and event.metadata[FINGERPRINT].value != catalog_fingerprint(index):
         return "new files have landed"

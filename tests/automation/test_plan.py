@@ -220,3 +220,8 @@ def test_days_at_most_a_week_apart_share_a_run():
     days = ("2026-10-20", "2026-10-01", "2026-10-08", "2026-10-16")
     assert Plan(days, (), ()).blocks() == [("2026-10-01", "2026-10-08"), ("2026-10-16", "2026-10-20")]
     assert Plan((), (), ()).blocks() == []
+
+
+def test_what_was_made_full_is_good_enough_for_quick(made):
+    made.make("model", "endpoint", size="full")
+    assert made.plan(size="quick").empty
