@@ -1,6 +1,6 @@
 """Champions: the chosen configuration, judged by the gate, then fitted again on all days, embeddings included."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from bigger_boat.assets.common import (
     ML_OWNERS,
     SIZE,
     SUMMARY,
+    gate_specs,
     git_commit,
     readable_failures,
+    shown,
     table,
     verified_dataset,
 )
@@ -32,6 +34,14 @@ if TYPE_CHECKING:
     owners=ML_OWNERS,
     kinds={"python", "tensorflow", "keras"},
     code_version="1",
+    check_specs=gate_specs(
+        "intent_champion",
+        "bundle_is_intact",
+        "intent_dataset_passed_its_checks",
+        "recommendation_dataset_passed_its_checks",
+        "fitted_on_this_data",
+        "beats_base_rate",
+    ),
 )
 def intent_champion(
     intent_report: str,
@@ -40,7 +50,7 @@ def intent_champion(
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
-) -> dg.Output[str]:
+) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """The intent model that may serve: its candidate passed the gate, and it is fitted on all days."""
     from bigger_boat.ml.intent_task import IntentTask
     from bigger_boat.ml.recommendation_task import RecommendationTask
@@ -49,7 +59,7 @@ def intent_champion(
         folder, manifest = verified_dataset(storage, intent_dataset)
         items_folder, items = verified_dataset(storage, recommendation_dataset)
         task = IntentTask(folder, RecommendationTask(items_folder), storage.checkpoints)
-        return _champion(task, intent_report, [manifest, items], storage, endpoint_host, training)
+        yield from _champion(task, intent_report, [manifest, items], storage, endpoint_host, training)
 
 
 @dg.asset(
@@ -58,6 +68,14 @@ def intent_champion(
     owners=ML_OWNERS,
     kinds={"python", "tensorflow"},
     code_version="1",
+    check_specs=gate_specs(
+        "recommendation_champion",
+        "bundle_is_intact",
+        "recommendation_dataset_passed_its_checks",
+        "fitted_on_this_data",
+        "beats_popularity",
+        "beats_session_popularity",
+    ),
 )
 def recommendation_champion(
     recommender_leaderboard: str,
@@ -65,14 +83,14 @@ def recommendation_champion(
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
-) -> dg.Output[str]:
+) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """The recommender that may serve: its candidate passed the gate, and it is fitted on all days."""
     from bigger_boat.ml.recommendation_task import RecommendationTask
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         task = RecommendationTask(folder)
-        return _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training)
+        yield from _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training)
 
 
 def _champion(
@@ -82,7 +100,7 @@ def _champion(
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
-) -> dg.Output[str]:
+) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """Judge the chosen candidate against baselines and incumbent, then fit what the rule decides on all days."""
     from bigger_boat.ml import gate
     from bigger_boat.ml.bundle import read_bundle
@@ -100,6 +118,7 @@ def _champion(
         gate.check_data_versions(candidate.info["data_versions"], data),
         *task.baseline_checks(candidate.info["metrics"]["validation"]),
     ]
+    yield from shown(judged)
     require = partial(gate.require, subject=f"The {task.name} candidate {candidate.version}")
     decision = decide(task, candidate, read_bundle(serving) if serving else None, judged, require)
     model = task.refit(decision.configuration, decision.chosen)
@@ -113,7 +132,7 @@ def _champion(
         "gate": [asdict(check) for check in decision.checks],
     }
     bundle = task.write(storage.folder(f"bundles/{task.name}_champion"), model, info)
-    return dg.Output(
+    yield dg.Output(
         storage.address(bundle.directory),
         data_version=dg.DataVersion(bundle.version),
         metadata={

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from bigger_boat.resources.storage import LocalStorage
 
 if TYPE_CHECKING:
     from bigger_boat.data.dataset_manifest import DatasetManifest
+    from bigger_boat.ml.gate import GateCheck
     from bigger_boat.ml.prod2vec import ProductEmbeddings
 
 DATA_OWNERS = ["team:data"]
@@ -24,6 +25,18 @@ ADDRESS_IO = "address_io_manager"
 SUMMARY = "summary"
 SIZE = "size"
 EMBEDDINGS_CONFIG = "config.json"
+
+GATE_SENTENCES = {
+    "bundle_is_intact": "Every file of the bundle is as it was written.",
+    "intent_dataset_passed_its_checks": "The data set it was fitted on passed its blocking checks.",
+    "recommendation_dataset_passed_its_checks": "The data set it was fitted on passed its blocking checks.",
+    "fitted_on_this_data": "The candidate was fitted on the data that is judged, not on other data.",
+    "beats_base_rate": "Better in PR-AUC than a constant answer, on validation.",
+    "beats_popularity": "Better in MRR@20 than popular products, on validation.",
+    "beats_session_popularity": "Better in MRR@20 than the session's own popular products, on validation.",
+    "passed_the_champions_gate": "It was judged as a champion and fitted again on all days.",
+    "endpoint_agrees_with_offline": "Served over HTTP, it answers the golden requests as it did offline.",
+}
 
 Preset = TypeVar("Preset")
 
@@ -43,6 +56,20 @@ def readable_failures() -> Iterator[None]:
     except BiggerBoatError as error:
         metadata = {"refused": dg.MetadataValue.bool(True)} if isinstance(error, GateRefused) else {}
         raise dg.Failure(description=str(error), metadata=metadata, allow_retries=False) from error
+
+
+def gate_specs(asset: str, *names: str) -> list[dg.AssetCheckSpec]:
+    """Return the specs of an asset's checks that show what the gate decided."""
+    return [dg.AssetCheckSpec(name, asset=asset, blocking=True, description=GATE_SENTENCES[name]) for name in names]
+
+
+def shown(checks: Iterable["GateCheck"]) -> Iterator[dg.AssetCheckResult]:
+    """Show decisions of the gate as asset checks; yield them before the gate may raise."""
+    for check in checks:
+        metadata = {} if check.value is None else {"value": check.value}
+        yield dg.AssetCheckResult(
+            check_name=check.name, passed=check.passed, description=check.description, metadata=metadata
+        )
 
 
 def plot(png: bytes) -> dg.MarkdownMetadataValue:

@@ -1,11 +1,12 @@
 """Endpoints: the champion, replayed through a private server, judged by the gate, published; and the public API."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, readable_failures, table
+from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, gate_specs, readable_failures, shown, table
 from bigger_boat.errors import BundleError, GateRefused, RequestError
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.public_api import LocalPublicApi
@@ -14,6 +15,7 @@ from bigger_boat.resources.storage import LocalStorage
 if TYPE_CHECKING:
     from bigger_boat.ml.bundle import Bundle
 
+GATE = ("bundle_is_intact", "passed_the_champions_gate", "endpoint_agrees_with_offline")
 INTENT_QUESTION = "x=start,view,detail,add,view,end"
 
 
@@ -23,10 +25,13 @@ INTENT_QUESTION = "x=start,view,detail,add,view,end"
     owners=ML_OWNERS,
     kinds={"python", "sagemaker"},
     code_version="1",
+    check_specs=gate_specs("intent_endpoint", *GATE),
 )
-def intent_endpoint(intent_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost) -> dg.Output[str]:
+def intent_endpoint(
+    intent_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
+) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """Will this cart be bought? The version that answers."""
-    return _publish("intent", intent_champion, storage, endpoint_host)
+    yield from _publish("intent", intent_champion, storage, endpoint_host)
 
 
 @dg.asset(
@@ -35,12 +40,13 @@ def intent_endpoint(intent_champion: str, storage: LocalStorage, endpoint_host: 
     owners=ML_OWNERS,
     kinds={"python", "sagemaker"},
     code_version="1",
+    check_specs=gate_specs("recommendation_endpoint", *GATE),
 )
 def recommendation_endpoint(
     recommendation_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
-) -> dg.Output[str]:
+) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """Which products come next? The version that answers."""
-    return _publish("recommendation", recommendation_champion, storage, endpoint_host)
+    yield from _publish("recommendation", recommendation_champion, storage, endpoint_host)
 
 
 @dg.asset(
@@ -72,24 +78,29 @@ def prediction_api(
     )
 
 
-def _publish(name: str, address: str, storage: LocalStorage, endpoint_host: LocalEndpointHost) -> dg.Output[str]:
+def _publish(
+    name: str, address: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
+) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     from bigger_boat.ml import gate
     from bigger_boat.ml.bundle import read_bundle
 
     with readable_failures():
         directory = storage.fetch(address)
         intact = gate.check_digests(directory)
+        yield from shown([intact])
         gate.require([intact], f"The {name} champion")
         bundle = read_bundle(directory)
         judged = [intact, gate.check_judged(bundle.info)]
+        yield from shown(judged[1:])
         gate.require(judged, f"Version {bundle.version} of {name}")
         answers = _private_answers(bundle, endpoint_host)
         checks = [*judged, gate.check_golden(bundle.golden, answers)]
+        yield from shown(checks[2:])
         gate.require(checks, f"Version {bundle.version} of {name}")
         before = endpoint_host.serving_version(name)
         result = endpoint_host.publish(name, directory).require()
     stays = before == bundle.version
-    return dg.Output(
+    yield dg.Output(
         address,
         data_version=dg.DataVersion(bundle.version),
         metadata={

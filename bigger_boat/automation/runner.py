@@ -59,7 +59,9 @@ def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.Dag
         tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())})}
         if block:
             tags |= {RANGE_START: block[0], RANGE_END: block[1]}
+        free_slots_of_ended_runs(instance)
         run_id, success = _execute_run(instance, keys, tags, on_event)
+        free_slots_of_ended_runs(instance)
         run_ids.append(run_id)
         if not success:
             failures, refused = failures_of(instance, run_id)
@@ -148,6 +150,17 @@ def _was_stopped(instance: dg.DagsterInstance, run_id: str) -> bool:
                 return True
             error = error.cause
     return False
+
+
+def free_slots_of_ended_runs(instance: dg.DagsterInstance) -> None:
+    """Free the slots that runs have left: one that is interrupted as a step starts keeps its slot for ever."""
+    storage = instance.event_log_storage
+    for pool in storage.get_concurrency_keys():
+        info = storage.get_concurrency_info(pool)
+        for run_id in {*info.active_run_ids, *info.pending_run_ids, *info.assigned_run_ids}:
+            run = instance.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
 
 
 @contextmanager

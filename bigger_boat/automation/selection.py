@@ -16,7 +16,7 @@ _BARE_NAME = re.compile(r'(?<![\w:"/.])(?!(?:and|or|not|roots|sinks)\b)([A-Za-z_
 
 def select_assets(text: str, graph) -> set[AssetKey]:
     """Return the keys that ``text`` selects of Dagster's asset graph. Raises SettingsError in words if it is none."""
-    spelled = text if text.strip() == "*" else _BARE_NAME.sub(r'key:"\1"', text).replace("*key:", "+key:")
+    spelled = text if text.strip() == "*" else _BARE_NAME.sub(r'key:"\1"', _either(text)).replace("*key:", "+key:")
     try:
         found = dg.AssetSelection.from_string(spelled).resolve(graph)
     except DagsterError as error:
@@ -24,6 +24,11 @@ def select_assets(text: str, graph) -> set[AssetKey]:
     if not found:
         raise SettingsError(f"The selection {text!r} selects no asset.", _EXAMPLES)
     return set(found)
+
+
+def _either(text: str) -> str:
+    """Commas mean or, as in Dagster's old syntax."""
+    return " or ".join(f"({part.strip()})" for part in text.split(",")) if "," in text else text
 
 
 _EXAMPLES = "Examples: sessions, +recommendation_endpoint (and all above it), 'group:raw or group:warehouse'."

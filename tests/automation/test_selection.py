@@ -36,6 +36,8 @@ def graph():
         ("1+data", "sessions data"),
         ('+key:"data"', "raw/events sessions data"),
         ("data or model", "data model"),
+        ("+sessions,model", "raw/events sessions model"),
+        ("data, model", "data model"),
         ("group:raw or group:warehouse", "raw/events sessions"),
         ("+model and not data", "raw/events sessions model"),
     ],
