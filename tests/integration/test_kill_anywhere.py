@@ -136,6 +136,7 @@ def start_training(*folders: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ)
 
 
+@pytest.mark.slow
 def test_killed_in_training_publishing_and_serving(shop, snapshot, forked):
     """A champion is fitted again and published where nothing was published, beside a server that is killed as well."""
     shutil.rmtree(shop.root / "endpoints")
