@@ -136,10 +136,3 @@ def verified_dataset(storage: LocalStorage, address: str) -> tuple[Path, "Datase
     manifest = read_manifest(folder)
     require_passed(manifest)
     return folder, manifest
-
-
-def items_of(folder: Path, *splits: str) -> list[list[str]]:
-    """Return the item sequences of a recommendation data set, a list of SKUs per session, in row order."""
-    from bigger_boat.data.split_files import read_split
-
-    return [items for split in splits for items in read_split(folder, split, ["items"])["items"].to_list()]

@@ -13,7 +13,6 @@ from bigger_boat.assets.common import (
     ML_OWNERS,
     SIZE,
     SUMMARY,
-    items_of,
     plot,
     preset,
     readable_failures,
@@ -49,11 +48,12 @@ def product_embeddings(
     """Prod2Vec: a vector per product from the sessions of the training days, with its vocabulary and popularity."""
     from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
     from bigger_boat.ml.recommendation_plots import plot_product_map
+    from bigger_boat.ml.recommendation_task import RecommendationTask
 
     with readable_failures(), storage.draft("embeddings/product_embeddings") as draft:
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         chosen = preset(Prod2VecConfig, training.size, config)
-        embeddings = train_prod2vec(items_of(folder, "train"), chosen)
+        embeddings = train_prod2vec(RecommendationTask(folder).train, chosen)
         embeddings.save(draft.path)
         described = {"configuration": dataclasses.asdict(chosen), "recommendation_dataset": manifest.version}
         (draft.path / EMBEDDINGS_CONFIG).write_text(json.dumps(described, indent=2) + "\n")

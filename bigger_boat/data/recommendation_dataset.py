@@ -5,7 +5,7 @@ Adds, removes and purchases are no items. What belongs elsewhere: encoding into 
 files (``dataset_checks.py``).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from bigger_boat.data.arrow_lists import FlatLists, flatten, require_aligned, take_lists
 from bigger_boat.data.intent_dataset import EVENT_LISTS, SESSION_COLUMNS
-from bigger_boat.data.split_files import SplitFiles, session_batches, split_batches
+from bigger_boat.data.split_files import SplitFiles, session_batches
 from bigger_boat.data.splits import Splits
 from bigger_boat.data.vocabulary import ITEM_ACTIONS
 
@@ -82,10 +82,3 @@ def _item_indices(actions: FlatLists, skus: FlatLists, session_rows: np.ndarray)
     opened_by_click = np.zeros(len(indices), dtype=bool)
     opened_by_click[1:] = is_click[:-1] & ~is_click[1:] & same_session & same_sku
     return indices[~opened_by_click]
-
-
-def product_sequences(directory: Path, splits: Sequence[str] = ("train",)) -> Iterator[pa.ListArray]:
-    """Yield the items of sessions, a list of SKUs per session, in the data set's order: the corpus of Prod2Vec."""
-    for split in splits:
-        for batch in split_batches(directory, split, columns=["items"]):
-            yield batch.column("items")

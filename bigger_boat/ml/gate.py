@@ -161,13 +161,6 @@ def choose_configuration(comparison: Comparison | None) -> ConfigurationChoice:
     return ConfigurationChoice("incumbent", text)
 
 
-def check_better(comparison: Comparison) -> GateCheck:
-    """For another kind or configuration: the interval of the difference is clear of zero on validation."""
-    passed = comparison.interval.low > 0
-    text = f"The candidate is {'better' if passed else 'not clearly better'} than what serves: {_numbers(comparison)}."
-    return GateCheck("better_than_incumbent", passed, text, _finite(comparison.interval.low))
-
-
 def check_not_worse(comparison: Comparison | None) -> GateCheck:
     """For the same configuration on newer data: not more than 2 % worse than what serves, at the lower bound.
 

@@ -17,7 +17,6 @@ from bigger_boat.ml.baselines import Markov, Popularity, SequentialRules, Sessio
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.ml.gate import Comparison, GateCheck, check_recommendation_baselines
 from bigger_boat.ml.golden import events_of, golden_examples
-from bigger_boat.ml.intervals import paired_interval
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel, fit_knn
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
@@ -94,9 +93,8 @@ class RecommendationTask:
         new, old = evaluate(candidate, sessions), evaluate(incumbent, sessions)
         if not len(new.reciprocal_ranks):
             return None
-        interval = paired_interval(new.reciprocal_ranks, old.reciprocal_ranks, new.sessions)
         days = frame["session_date"].n_unique()
-        return Comparison("MRR@20", new.metrics["mrr"], old.metrics["mrr"], interval, days)
+        return Comparison("MRR@20", new.metrics["mrr"], old.metrics["mrr"], new.mrr_above(old), days)
 
     def write(self, root: Path, model: KnnModel, info: Mapping[str, Any]) -> Bundle:
         """Write the bundle under ``root``; golden requests are sessions of the validation days."""

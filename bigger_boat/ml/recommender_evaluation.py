@@ -3,7 +3,7 @@
 What belongs elsewhere: the definitions of metrics (``metrics.py``), the verdict on them (``gate.py``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,18 +123,3 @@ def leaderboard(evaluations: Sequence[RecommenderEvaluation], seed: int = 0) -> 
             row |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         rows.append(row)
     return rows
-
-
-def leaderboard_markdown(rows: Sequence[Mapping]) -> str:
-    """Return ``leaderboard`` rows as a Markdown table for metadata and reports."""
-    head = ("recommender", "MRR (95 % interval)", "HR (95 % interval)", "NDCG", "F1", "coverage", "popularity")
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in rows:
-        cells = (
-            row["recommender"],
-            f"{row['mrr']:.4f} ({row['mrr_low']:.4f} to {row['mrr_high']:.4f})",
-            f"{row['hit_rate']:.4f} ({row['hit_rate_low']:.4f} to {row['hit_rate_high']:.4f})",
-            *(f"{row[name]:.4f}" for name in ("ndcg", "f1", "coverage", "popularity_bias")),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -5,7 +5,6 @@ import pytest
 from bigger_boat.data.recommendation_dataset import (
     RECOMMENDATION_COLUMNS,
     build_recommendation_dataset,
-    product_sequences,
 )
 from bigger_boat.data.split_files import read_split
 
@@ -72,16 +71,3 @@ def test_rows_carry_the_place_of_the_click(tmp_path, make_session, to_batches, f
             ["click", "detail"],
         )
     ]
-
-
-def test_product_sequences_are_the_corpus(tmp_path, make_session, to_batches, four_days):
-    sessions = [
-        make_session("a", 0, "detail:A detail:B"),
-        make_session("b", 1, "detail:C"),
-        make_session("v", 2, "detail:D"),
-        make_session("t", 3, "detail:E"),
-    ]
-    build_recommendation_dataset(to_batches(sessions), four_days, tmp_path)
-    assert [lists.to_pylist() for lists in product_sequences(tmp_path)] == [[["A", "B"], ["C"]]]
-    everything = product_sequences(tmp_path, ("train", "validation", "test"))
-    assert [sequence for lists in everything for sequence in lists.to_pylist()] == [["A", "B"], ["C"], ["D"], ["E"]]
