@@ -1,6 +1,6 @@
 """How close a simulated shop is to real ones: what is measured in its three files, and what it should be.
 
-What belongs elsewhere: the parameters (``parameters.py``), models run on the shop (``benchmarks/shop_calibration.py``).
+What belongs elsewhere: the parameters (``parameters.py``), models run on the shop (``docs/shop_calibration.py``).
 """
 
 from dataclasses import dataclass

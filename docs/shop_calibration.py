@@ -1,4 +1,4 @@
-"""Measure the simulated shops and write the tables and plots of docs/the-shop.md: python benchmarks/shop_calibration.py
+"""Measure the simulated shops and write the tables and plots of docs/the-shop.md: python docs/shop_calibration.py
 
 Takes some minutes. The same machine and seed give the same tables. What is measured, and what it should be, is in
 bigger_boat/data/simulator/calibration.py; a test holds small shops to the same targets.
@@ -164,7 +164,7 @@ def write_page(tables: dict[str, str]) -> None:
     """Put each table between its markers."""
     text = PAGE.read_text()
     for name, table in tables.items():
-        begin, end = f"<!-- {name}: written by benchmarks/shop_calibration.py -->", f"<!-- end of {name} -->"
+        begin, end = f"<!-- {name}: written by docs/shop_calibration.py -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
     PAGE.write_text(text)
