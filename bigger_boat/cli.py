@@ -168,8 +168,7 @@ def rollback(
     from bigger_boat.console import say
     from bigger_boat.profiles import endpoint_host
 
-    result = endpoint_host(get_settings()).rollback(name, version)
-    say(f"{name}: {escape(str(result))}")
+    say(escape(endpoint_host(get_settings()).rollback(name, version).require().sentence))
 
 
 @app.command(epilog="Example: bigger-boat bench definitions_load")
