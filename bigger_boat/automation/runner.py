@@ -26,6 +26,8 @@ UI_LOCK = "up.lock"
 POLL_S = 0.25
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 ASSET_JOB = "__ASSET_JOB"
+ALIVE = [dg.DagsterRunStatus[name] for name in ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
+"""What a run whose process was killed looks like for ever; queued runs have no process yet."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,8 @@ def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
     Runs from the command line name their process. Others were started by the web UI, which watches its own as long as
     it lives: when it is not up, they are orphans.
     """
-    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
     ended = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=ALIVE)):
         process = json.loads(run.tags.get(PROCESS_TAG, "null"))
         if _started(process["pid"]) != process["started"] if process else not ui_is_up:
             instance.report_run_failed(run, "The process of this run is gone; run it again: it goes on from there.")

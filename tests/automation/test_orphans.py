@@ -47,7 +47,7 @@ def reused() -> dict[str, str]:
     return process_tag(os.getpid(), "1")
 
 
-@pytest.mark.parametrize("status", ["STARTED", "STARTING", "CANCELING"])
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTED", "STARTING", "CANCELING"])
 @pytest.mark.parametrize(
     ("tags", "ui_is_up", "orphan"),
     [
