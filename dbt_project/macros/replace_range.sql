@@ -1,4 +1,4 @@
-{#- A table by day, of which a run replaces only its own days: chunk by chunk (var chunk_days), each deleted and inserted in one
+{#- A table by day, of which a run replaces only its own days: chunk by chunk (run_range.sql), each deleted and inserted in one
     transaction, so that memory is bounded and a kill leaves every chunk old or new.
 
     config.meta: day_column, the table's day; neighbours, how many days on either side of the changed ones are replaced too.
@@ -31,7 +31,7 @@
 {%- endmacro -%}
 
 {%- macro build_chunks(relation, query, columns, day_column, days) -%}
-    {%- for first, last in day_chunks(days[0], days[1], var('chunk_days') | int) -%}
+    {%- for first, last in day_chunks(days[0], days[1], chunk_days(days[0], days[1])) -%}
         {%- set condition = day_column ~ " between date '" ~ first ~ "' and date '" ~ last ~ "'" -%}
         {%- call statement('main') -%}
             {{ replace_days(relation, columns | join(', '), condition, put_chunk(query, first, last)) }}

@@ -32,6 +32,24 @@
     {{ return(moved.strftime('%Y-%m-%d')) }}
 {%- endmacro -%}
 
+{#- How many days are computed at a time: var chunk_days, or as many as hold about var chunk_events raw rows. A chunk costs a commit
+    and a scan, whatever its size: a small shop's days go together, a large one's few by few. -#}
+{%- macro chunk_days(first, last) -%}
+    {%- if var('chunk_days') | int > 0 -%}{{ return(var('chunk_days') | int) }}{%- endif -%}
+    {%- set in_range -%}
+        server_timestamp_epoch_ms >= {{ day_to_ms("date '" ~ first ~ "'") }}
+        and server_timestamp_epoch_ms < {{ day_to_ms("date '" ~ shift_day(last, 1) ~ "'") }}
+    {%- endset -%}
+    {%- call statement('chunk_days', fetch_result=true) -%}
+        select
+            (select count(*) from {{ source('raw', 'browsing_train') }} where {{ in_range }})
+            + (select count(*) from {{ source('raw', 'search_train') }} where {{ in_range }})
+    {%- endcall -%}
+    {%- set events = load_result('chunk_days')['data'][0][0] | int -%}
+    {%- set days = day_chunks(first, last, 1) | length -%}
+    {{ return([1, [days, days * (var('chunk_events') | int) // [events, 1] | max] | min] | max) }}
+{%- endmacro -%}
+
 {#- Split [first, last] into chunks of at most `size` days: a list of [first, last]. -#}
 {%- macro day_chunks(first, last, size) -%}
     {%- set ns = namespace(start=first, chunks=[]) -%}
