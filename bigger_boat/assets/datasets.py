@@ -4,7 +4,7 @@ Always local, because they ask this instance whether the days they read passed t
 rows are made and checked (``data/``).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures
 from bigger_boat.assets.quality import blocking_checks, refuse_unless_days_passed
+from bigger_boat.assets.warehouse import day_groups
 from bigger_boat.data.arrival_checks import listed, rejected_examples
 from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
@@ -53,10 +54,10 @@ def intent_dataset(
     with readable_failures(), storage.draft(f"datasets/{INTENT}") as draft:
         splits = _days_to_read(context.instance, landing_zone, warehouse)
         rows = build_intent_dataset(
-            _sessions(warehouse, "cart_sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
+            ordered_sessions(warehouse, "cart_sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
         )
         checks = intent_checks(
-            draft.path, splits, _sessions(warehouse, "cart_sessions", CART_SESSION_COLUMNS, splits.days)
+            draft.path, splits, ordered_sessions(warehouse, "cart_sessions", CART_SESSION_COLUMNS, splits.days)
         )
         manifest = describe_dataset(
             draft.path,
@@ -95,7 +96,7 @@ def recommendation_dataset(
     with readable_failures(), storage.draft(f"datasets/{RECOMMENDATION}") as draft:
         splits = _days_to_read(context.instance, landing_zone, warehouse, beside=CART_SESSIONS)
         rows = build_recommendation_dataset(
-            _sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
+            ordered_sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
         )
         _write_products(warehouse, draft.path)
         manifest = describe_dataset(
@@ -147,14 +148,20 @@ def _refuse_lost_days(landing_zone: LandingZone, days: list[str]) -> None:
         )
 
 
-def _sessions(
-    warehouse: DuckDBWarehouse, table: str, columns: Iterable[str], days: Iterable[date]
+def ordered_sessions(
+    warehouse: DuckDBWarehouse, table: str, columns: Iterable[str], days: Sequence[date]
 ) -> Iterator["pa.RecordBatch"]:
-    """Yield sessions in their total order, a day at a time: no sort holds more than a day."""
-    for day in days:
-        where = f"session_date = date '{day.isoformat()}' order by session_date, started_at, session_id"
-        with warehouse.read(f"select {', '.join(columns)} from {table} where {where}") as reader:
+    """Yield the sessions of ``days`` in their total order, few days at a time: no sort holds many more than a day's."""
+    counts = warehouse.row_counts(table, "session_date", days[0], days[-1])
+    for group in day_groups({str(day): counts[str(day)] for day in days}):
+        where = f"session_date in ({', '.join(map(_date, group))})"
+        order = "session_date, started_at, session_id"
+        with warehouse.read(f"select {', '.join(columns)} from {table} where {where} order by {order}") as reader:
             yield from reader
+
+
+def _date(day: str) -> str:
+    return f"date '{day}'"
 
 
 def _write_products(warehouse: DuckDBWarehouse, folder: Path) -> None:

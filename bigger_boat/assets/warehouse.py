@@ -35,7 +35,9 @@ DAY_COLUMNS = {
 }
 """The tables by day, and which column is the day."""
 
-ROWS_PER_VALIDATION = 100_000
+ROWS_IN_MEMORY = 100_000
+"""How many sessions are read or sorted at a time."""
+
 SESSIONS = AssetKey("sessions")
 
 
@@ -126,7 +128,7 @@ def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: Duc
 def validate_days(warehouse: DuckDBWarehouse, rows_by_day: Mapping[str, int]) -> dict[str, DayVerdict]:
     """Return a verdict per day. Days are read together up to a number of rows, and one by one where one is wrong."""
     verdicts: dict[str, DayVerdict] = {}
-    for days in _groups(rows_by_day):
+    for days in day_groups(rows_by_day):
         reason = _schema_faults(warehouse, days)
         for day in days:
             fault = _schema_faults(warehouse, [day]) if reason and len(days) > 1 else reason
@@ -146,12 +148,12 @@ def _schema_faults(warehouse: DuckDBWarehouse, days: list[str]) -> str:
     return f"{failures.count:,} failures, such as: {'; '.join(failures.examples)}" if failures else ""
 
 
-def _groups(rows_by_day: Mapping[str, int]) -> Iterator[list[str]]:
-    """Split days into neighbouring groups of at most ROWS_PER_VALIDATION rows (a larger day stands alone)."""
+def day_groups(rows_by_day: Mapping[str, int]) -> Iterator[list[str]]:
+    """Split days into neighbouring groups of at most ROWS_IN_MEMORY rows (a larger day stands alone)."""
     group: list[str] = []
     rows = 0
     for day in sorted(rows_by_day):
-        if group and rows + rows_by_day[day] > ROWS_PER_VALIDATION:
+        if group and rows + rows_by_day[day] > ROWS_IN_MEMORY:
             yield group
             group, rows = [], 0
         group.append(day)
