@@ -226,10 +226,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from bigger_boat.data.landing import land
 from bigger_boat.errors import LandingError
+now = datetime(2026, 3, 1, tzinfo=UTC)
+land(Path(sys.argv[3]), Path(sys.argv[4]), now=now)  # imports all it needs: nobody may not be let into the installation
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    land(Path(sys.argv[1]), Path(sys.argv[2]), now=datetime(2026, 3, 1, tzinfo=UTC))
+    land(Path(sys.argv[1]), Path(sys.argv[2]), now=now)
 except LandingError as error:
     print(error)
 """
@@ -241,6 +243,7 @@ def test_missing_permissions_are_named(tmp_path_factory, forbidden):
     for folder in (path, *(above for above in path.parents if Path(tempfile.gettempdir()) in above.parents)):
         folder.chmod(0o755)  # pytest's own folders are closed to others
     source, root = write_source(path / "source", shop()), path / "landing"
+    rehearsal = [write_source(path / "rehearsal", shop()), path / "rehearsed"]
     root.mkdir(mode=0o777)
     root.chmod(0o500 if forbidden == "root" else 0o777)
     (source / "browsing_train.csv").chmod(0o000 if forbidden == "file" else 0o644)
@@ -250,7 +253,7 @@ def test_missing_permissions_are_named(tmp_path_factory, forbidden):
         source = source.rename(path / "above" / "source")
         source.parent.chmod(0o000)
 
-    answer = subprocess.run([sys.executable, "-c", AS_NOBODY, source, root], capture_output=True, text=True)
+    answer = subprocess.run([sys.executable, "-c", AS_NOBODY, source, root, *rehearsal], capture_output=True, text=True)
     source.parent.chmod(0o755)
     source.chmod(0o755)
 
