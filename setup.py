@@ -51,6 +51,7 @@ EXTRAS = {
         "hypothesis>=6.140",
         "ruff>=0.14",
         "httpx>=0.28",
+        "psutil>=7",  # benchmarks
     ],
 }
 
