@@ -46,7 +46,7 @@ def open_shop(settings: Settings, land: Callable[[Settings, Path], None]) -> Non
 def start_server(settings: Settings) -> None:
     """Start the endpoint early: it warms up while the graph runs, and takes new versions without a restart."""
     heading("Endpoint")
-    say(f"  {local_server.ensure_running(settings)} (in the background; stop it with: bigger-boat serve --stop)")
+    say(f"  {local_server.ensure_running(settings)} (in the background; stop: .venv/bin/bigger-boat serve --stop)")
 
 
 def ask(settings: Settings) -> None:
