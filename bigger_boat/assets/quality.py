@@ -11,13 +11,10 @@ from datetime import date
 
 import dagster as dg
 from dagster import AssetCheckKey, AssetKey
-from dagster._core.storage.asset_check_execution_record import (
-    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
-    AssetCheckExecutionRecord,
-)
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from bigger_boat.assets import arrival, raw, warehouse
-from bigger_boat.assets.verdicts import DayVerdict, read_verdict, run_range, with_neighbours
+from bigger_boat.assets.verdicts import DayVerdict, evaluation_of, read_verdict, run_range, with_neighbours
 from bigger_boat.errors import DatasetError
 
 PAGE = 100
@@ -126,7 +123,7 @@ def _latest(
         page = instance.event_log_storage.get_asset_check_execution_history(check, limit=PAGE, cursor=cursor)
         for record in page:
             open_days = [day for day in days if day not in found]
-            evaluation = _evaluation(record)
+            evaluation = evaluation_of(record)
             if evaluation:
                 evaluated.add(record.run_id)
                 found |= _verdicts(evaluation, record, open_days)
@@ -136,12 +133,6 @@ def _latest(
             break
         cursor = page[-1].id
     return found, unfinished
-
-
-def _evaluation(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | None:
-    if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES or not record.event:
-        return None
-    return record.event.asset_check_evaluation
 
 
 def _verdicts(

@@ -9,6 +9,10 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+    AssetCheckExecutionRecord,
+)
 
 DAYS, FIRST_DAY, LAST_DAY = "days", "first_day", "last_day"
 PARTITION_TAG = "dagster/partition"
@@ -76,6 +80,12 @@ def check_result(
         description="; ".join([*faults, *more]) or passed,
         metadata=day_metadata(verdicts) | ({} if value is None else {"value": dg.MetadataValue.float(float(value))}),
     )
+
+
+def evaluation_of(record: AssetCheckExecutionRecord) -> dg.AssetCheckEvaluation | None:
+    if record.status not in COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES or not record.event:
+        return None
+    return record.event.asset_check_evaluation
 
 
 def read_verdict(

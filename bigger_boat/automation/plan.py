@@ -13,6 +13,7 @@ from datetime import date, timedelta
 import dagster as dg
 from dagster import AssetKey, DagsterEventType, DagsterInstance
 
+from bigger_boat.assets.verdicts import evaluation_of
 from bigger_boat.data.fingerprint import FINGERPRINT, catalog_fingerprint, landed_content, source_fingerprint
 from bigger_boat.data.landing_index import LandingIndex
 
@@ -145,8 +146,8 @@ def _why_behind(instance: DagsterInstance, key: AssetKey, node, graph, stale: Se
     newer = [parent for parent in node.parent_keys if _newest(instance, graph, parent) > made]
     if newer:
         return f"{newer[0].to_user_string()} is newer"
-    failed = [check.name for check in graph.get_check_keys_for_assets({key}) if _check_failed(instance, check)]
-    return f"its check {failed[0]} failed" if failed else ""
+    checks = graph.get_check_keys_for_assets({key})
+    return next(filter(None, (_doubt(instance, c, graph.get(c).blocking, record.run_id) for c in checks)), "")
 
 
 def _other_code(event: dg.AssetMaterialization, node) -> bool:
@@ -163,7 +164,15 @@ def _newest(instance: DagsterInstance, graph, key: AssetKey) -> int:
     return _storage_id(instance, key) if graph.get(key).is_materializable else 0
 
 
-def _check_failed(instance: DagsterInstance, check: dg.AssetCheckKey) -> bool:
-    record = instance.get_latest_asset_check_evaluation_record(check)
-    data = record.event and record.event.dagster_event.asset_check_evaluation_data if record else None
-    return bool(data and not data.passed and data.blocking)
+def _doubt(instance: DagsterInstance, check: dg.AssetCheckKey, blocking: bool, made_in: str) -> str:
+    """Return why a check does not clear what the run ``made_in`` made, or '' where it does.
+
+    A run that was killed leaves checks that were planned and never made: they say nothing, unless it made the asset.
+    """
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=RECORDS_PER_QUERY):
+        evaluation = evaluation_of(record)
+        if evaluation:
+            return f"its check {check.name} failed" if evaluation.blocking and not evaluation.passed else ""
+        if blocking and record.run_id == made_in:
+            return f"its check {check.name} was not made"
+    return ""

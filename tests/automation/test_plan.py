@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 import pytest
+from dagster import DagsterEventType
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.events import StepMaterializationData
 
 from bigger_boat.automation.plan import Plan, make_plan
 from bigger_boat.data.fingerprint import FINGERPRINT, catalog_fingerprint, landed_content, source_fingerprint
@@ -85,6 +88,24 @@ class World:
             asset_key=dg.AssetKey("data"), check_name="holds", passed=passed, severity=severity, blocking=blocking
         )
         self.instance.report_runless_asset_event(evaluation)
+
+    def plan_check(self) -> str:
+        """Plan the check in a run that is killed then; return the run's id."""
+        run_id = dg.DagsterRun(job_name="killed").run_id
+        self._report_in(
+            run_id,
+            DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+            AssetCheckEvaluationPlanned(asset_key=dg.AssetKey("data"), check_name="holds"),
+        )
+        return run_id
+
+    def report_made_in(self, run_id: str, name: str) -> None:
+        made = StepMaterializationData(dg.AssetMaterialization(name))
+        self._report_in(run_id, DagsterEventType.ASSET_MATERIALIZATION, made)
+
+    def _report_in(self, run_id: str, kind: DagsterEventType, data) -> None:
+        event = dg.DagsterEvent(kind.value, "killed", event_specific_data=data)
+        self.instance.report_dagster_event(event, run_id)
 
     def plan(self, selected=ALL, size="quick", code_version="1", raw_code=None, **options) -> Plan:
         keys = {dg.AssetKey.from_user_string(name) for name in selected}
@@ -204,6 +225,27 @@ def test_a_failed_blocking_check_makes_its_asset_again(made):
     assert made.plan().empty
     made.check(passed=False, blocking=False)
     assert made.plan().empty
+
+
+def test_a_check_that_a_killed_run_planned_says_nothing_unless_that_run_made_the_asset(made):
+    made.check(passed=True)
+    killed = made.plan_check()
+    assert made.plan().empty
+    made.report_made_in(killed, "data")
+    made.make("model", "endpoint")
+    assert what(made.plan()) == {
+        "data": "its check holds was not made",
+        "model": "data changes",
+        "endpoint": "model changes",
+    }
+    made.check(passed=True)
+    assert made.plan().empty
+
+
+def test_a_check_that_was_planned_and_never_made_hides_no_failure(made):
+    made.check(passed=False)
+    made.plan_check()
+    assert what(made.plan())["data"] == "its check holds failed"
 
 
 def test_selection_days_and_force(made):
