@@ -17,7 +17,7 @@ install: $(VENV)/.installed  ## virtual environment from the lock, checked by ha
 $(VENV)/.installed: requirements.lock requirements-installer.lock setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Bigger Boat needs Python 3.11, 3.12 or 3.13 and this is %d.%d: try make PYTHON=python3.12 install" % v)'
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)  # what an older lock left is no part of this one
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-installer.lock
 	$(BIN)/uv --system-certs pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv --system-certs pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .

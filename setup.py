@@ -36,6 +36,7 @@ REQUIREMENTS = [
     "starlette>=0.46",
     "uvicorn>=0.34",
     "orjson>=3.10",
+    "prometheus-client>=0.22",
     "pydantic-settings>=2.8",
     "typer>=0.16",
     "rich>=14",
@@ -52,6 +53,10 @@ EXTRAS = {
         "ruff>=0.14",
         "httpx>=0.28",
         "psutil>=7",  # benchmarks
+        "fakesnow[server]>=0.11.4",  # answers as Snowflake does, over HTTP
+        "moto[server,s3,sts]>=5.2",  # answers as AWS does
+        "schemathesis>=4",  # fuzzes the server by its own description
+        "wandb>=0.21",
     ],
 }
 
