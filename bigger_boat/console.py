@@ -1,6 +1,6 @@
 """What a run looks like in the terminal: one line per step as it happens, failures in words, a summary at the end.
 
-What belongs elsewhere: running (``automation/runner.py``), parsing of commands (``cli.py``).
+What belongs elsewhere: running (``automation/runner.py``), parsing of commands (``cli/``).
 """
 
 import os

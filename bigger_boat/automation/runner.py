@@ -1,6 +1,6 @@
 """Runs a plan through Dagster, one run at a time per data folder, and tells what happens.
 
-What belongs elsewhere: what has to be done (``plan.py``), how it is shown (``cli.py``).
+What belongs elsewhere: what has to be done (``plan.py``), how it is shown (``console.py``).
 """
 
 import fcntl

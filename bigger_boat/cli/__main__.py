@@ -1,0 +1,5 @@
+"""``python -m bigger_boat.cli``."""
+
+from bigger_boat.cli import main
+
+main()

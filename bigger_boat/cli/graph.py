@@ -1,0 +1,101 @@
+"""Commands that bring the graph up to date."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from bigger_boat.cli.app import STOPPED, Size, app
+from bigger_boat.cli.process import prepare_process
+from bigger_boat.cli.shop import land_shop
+from bigger_boat.errors import LandingError
+from bigger_boat.settings import Settings
+
+
+@app.command(epilog="Example: bigger-boat run --select '+recommendation_endpoint'")
+def run(
+    select: Annotated[str, typer.Option(help="assets, in Dagster's selection syntax")] = "*",
+    max_workers: Annotated[int, typer.Option(min=1, help="steps side by side; 1: all in one process")] = 1,
+    size: Size = None,
+    force: Annotated[bool, typer.Option(help="make everything selected again, also what is up to date")] = False,
+    demo: Annotated[bool, typer.Option(help="simulate a shop if none has landed, start the endpoint, ask it")] = False,
+) -> None:
+    """Bring the graph up to date with what has landed: only what is missing or behind is made."""
+    from bigger_boat import demo as tour
+
+    settings = prepare_process(size or ("quick" if demo else None), max_workers)
+    if demo:
+        tour.open_shop(settings, land_shop)
+    _run(settings, select, force, before=tour.start_server if demo else None)
+    if demo:
+        tour.ask(settings)
+
+
+@app.command(epilog="Example: bigger-boat backfill --from 2026-11-01 --to 2026-11-07")
+def backfill(
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="last day")],
+    select: Annotated[str, typer.Option(help="partitioned assets, in Dagster's selection syntax")] = "+cart_sessions",
+) -> None:
+    """Make the tables of these days again, also where they are up to date."""
+    settings = prepare_process(None, max_workers=1)
+    days = [(first + timedelta(days=n)).date().isoformat() for n in range((last - first).days + 1)]
+    _run(settings, select, force=True, days=days)
+
+
+@app.command(hidden=True)
+def prepare() -> None:
+    """Build what importing the definitions reads: dbt's manifest."""
+    prepare_process()
+
+
+def _run(settings: Settings, select: str, force: bool, days=None, before=None) -> None:
+    """Plan, say what will be done, do it, and leave with an exit code where it failed."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    import dagster as dg
+
+    from bigger_boat.automation import plan as planning
+    from bigger_boat.automation import runner
+    from bigger_boat.automation.selection import select_assets
+    from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
+    from bigger_boat.data.landing_index import read_index
+    from bigger_boat.resources.storage import LocalStorage
+
+    index = read_index(settings.landing_dir)
+    if not index.days:
+        raise LandingError(
+            "Nothing has landed yet.", "bigger-boat simulate --out data/shop, then bigger-boat land data/shop"
+        )
+    with (
+        runner.one_at_a_time(settings.data_dir, lambda who: say(f"Waiting for {who} ...")),
+        dg.DagsterInstance.get() as instance,
+    ):
+        for run_id in runner.end_orphans(instance, runner.web_ui_is_up(settings.data_dir)):
+            say(f"Run {run_id[:8]} had lost its process: marked failed, its slots freed.")
+        LocalStorage(base_dir=str(settings.data_dir)).sweep_drafts()
+        from bigger_boat.assets.landing import new_observations
+        from bigger_boat.definitions import defs
+
+        for observation in new_observations(instance, index):
+            instance.report_runless_asset_event(observation)
+        graph = defs.resolve_asset_graph()
+        selected = select_assets(select, graph)
+        plan = planning.make_plan(graph, instance, selected, index, settings.size, days, force)
+        if before:
+            before(settings)
+        heading("Graph")
+        if plan.empty:
+            say("  Everything selected is up to date; --force makes it again.")
+            return
+        show_plan(plan)
+        with quiet(settings.data_dir / "logs" / "run.log"), RunPrinter() as printer:
+            outcome = runner.execute(plan, instance, printer.on_event)
+    if outcome.stopped:
+        say("\n  Stopped. What is done stays done: the same command goes on from there.")
+        raise typer.Exit(STOPPED)
+    if not outcome.success:
+        show_failures(outcome.failures, outcome.refused)
+        say("\n  What is done stays done: the same command goes on from there. See the run in the web UI: make up")
+        raise typer.Exit(3 if outcome.refused else 1)

@@ -1,0 +1,30 @@
+"""What every command that touches the graph sets up first: this process's environment, dbt's manifest."""
+
+import os
+
+from bigger_boat.settings import PROJECT_DIR, Settings, get_settings
+
+
+def prepare_process(size: str | None = None, max_workers: int | None = None) -> Settings:
+    """Set up this process and its children for Dagster; return the settings."""
+    if size:
+        os.environ["BIGGER_BOAT_SIZE"] = size
+    if max_workers:
+        os.environ["BIGGER_BOAT_MAX_WORKERS"] = str(max_workers)
+    get_settings.cache_clear()
+    settings = get_settings()
+    instance_dir = settings.data_dir / "dagster"
+    instance_dir.mkdir(parents=True, exist_ok=True)
+    os.environ["BIGGER_BOAT_DATA_DIR"] = str(settings.data_dir)
+    os.environ["DAGSTER_INSTANCE_DIR"] = str(instance_dir)
+    os.environ["DAGSTER_HOME"] = str(PROJECT_DIR)
+    quiet_tensorflow()
+    from bigger_boat.resources.dbt_manifest import ensure_manifest
+
+    ensure_manifest(settings.dbt_project_dir)
+    return settings
+
+
+def quiet_tensorflow() -> None:
+    """Let TensorFlow print errors only, here and in what this process starts."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

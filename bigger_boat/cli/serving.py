@@ -1,0 +1,80 @@
+"""Commands about what answers requests."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from bigger_boat.cli.app import app
+from bigger_boat.cli.process import prepare_process, quiet_tensorflow
+from bigger_boat.errors import ServerError
+from bigger_boat.settings import get_settings
+
+
+@app.command(epilog="Example: bigger-boat up")
+def up() -> None:
+    """Start the web UI and the endpoint, until Ctrl-C."""
+    import dagster as dg
+
+    from bigger_boat import demo as tour
+    from bigger_boat.automation import runner
+
+    settings = prepare_process()
+    with runner.web_ui(settings.data_dir):
+        with dg.DagsterInstance.get() as instance:
+            runner.end_orphans(instance, ui_is_up=False)
+        tour.up(settings)
+
+
+@app.command(epilog="Example: bigger-boat serve --port 8080")
+def serve(
+    port: Annotated[int | None, typer.Option(help="default: BIGGER_BOAT_PORT")] = None,
+    host: Annotated[str, typer.Option(help="loopback unless told otherwise")] = "127.0.0.1",
+    bundle: Annotated[Path | None, typer.Option(help="serve this one bundle, as the container does")] = None,
+    stop: Annotated[bool, typer.Option(help="stop the server that a run left in the background")] = False,
+) -> None:
+    """Serve the endpoints; new versions are loaded without a restart."""
+    import logging
+
+    from bigger_boat.console import say
+    from bigger_boat.resources import local_server
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    quiet_tensorflow()
+    settings = get_settings()
+    if stop:
+        pid = local_server.stop(settings.endpoints_dir)
+        say(f"Stopped process {pid}." if pid else "No server of this data folder is running.")
+        return
+    local_server.serve(settings, host, port or settings.port, bundle)
+
+
+@app.command(epilog="Example: bigger-boat predict --x start,view,detail,add,view,end")
+def predict(
+    x: Annotated[str | None, typer.Option(help="actions of a session: will it buy?")] = None,
+    session: Annotated[str | None, typer.Option(help="SKUs of a session: which products come next?")] = None,
+    url: Annotated[str | None, typer.Option(help="default: this data folder's server")] = None,
+) -> None:
+    """Ask the endpoint."""
+    import json
+
+    from bigger_boat.console import say
+    from bigger_boat.resources import local_server
+
+    if (x is None) == (session is None):
+        raise ServerError("Give either --x or --session.", "bigger-boat predict --x start,view,detail,add,view,end")
+    answer = local_server.ask(url or local_server.running_url(get_settings()), x=x, session=session)
+    say(escape(json.dumps(answer, indent=2)))
+
+
+@app.command(epilog="Example: bigger-boat rollback recommendation")
+def rollback(
+    name: Annotated[str, typer.Argument(help="recommendation or intent")],
+    version: Annotated[str | None, typer.Argument(help="default: the one that served before")] = None,
+) -> None:
+    """Let an earlier version serve again."""
+    from bigger_boat.console import say
+    from bigger_boat.profiles import endpoint_host
+
+    say(escape(endpoint_host(get_settings()).rollback(name, version).require().sentence))
