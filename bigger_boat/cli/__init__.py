@@ -7,7 +7,8 @@ import sys
 
 from rich.markup import escape
 
-# isort: off (the order of --help)
+# in the order of --help
+# isort: off
 from bigger_boat.cli import shop, graph, serving, measuring  # noqa: F401
 
 # isort: on
