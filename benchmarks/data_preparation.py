@@ -159,8 +159,8 @@ def set_work(data_dir: Path, folder: Path) -> tuple[pl.DataFrame, dict[str, floa
     from bigger_boat.data.intent_dataset import SESSION_COLUMNS, build_intent_dataset
     from bigger_boat.data.splits import split_days
     from bigger_boat.resources.dbt import DbtInProcess
+    from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
     from bigger_boat.resources.landing_zone import LandingZone
-    from bigger_boat.resources.warehouse import DuckDBWarehouse
 
     warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), memory_limit="3GiB")
     dbt = DbtInProcess(

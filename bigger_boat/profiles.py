@@ -1,12 +1,12 @@
 """The one table that says which adapter plays which role, per profile."""
 
 from bigger_boat.resources.dbt import DbtInProcess
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.public_api import LocalPublicApi
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage
 from bigger_boat.resources.training import Training
-from bigger_boat.resources.warehouse import DuckDBWarehouse
 from bigger_boat.settings import Settings
 
 

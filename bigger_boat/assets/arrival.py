@@ -21,7 +21,7 @@ from bigger_boat.data.check_specs import CheckSpec
 from bigger_boat.data.landing_index import LandingIndex, rejected_files
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.landing_zone import LandingZone
-from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 ON: Mapping[AssetKey, Sequence[CheckSpec]] = {
     BROWSING: [arrives.ARRIVES, arrives.VOLUME, arrives.FEW_REJECTS, arrives.KNOWN_ACTIONS],
@@ -49,7 +49,7 @@ def _specs() -> Iterator[dg.AssetCheckSpec]:
 
 @dg.multi_asset_check(specs=list(_specs()), can_subset=True, pool=WAREHOUSE_POOL)
 def arrival_checks(
-    context: dg.AssetCheckExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse
+    context: dg.AssetCheckExecutionContext, landing_zone: LandingZone, warehouse: Warehouse
 ) -> Iterator[dg.AssetCheckResult]:
     """Judge every day that the run touched, and the days on either side, whose sessions it made again."""
     wanted = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
@@ -66,13 +66,11 @@ def arrival_checks(
             yield _result(key, finding)
 
 
-def _days_of(context: dg.AssetCheckExecutionContext, warehouse: DuckDBWarehouse) -> tuple[str, str]:
+def _days_of(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> tuple[str, str]:
     return run_range(context.run.tags) or all_days(warehouse)
 
 
-def _findings(
-    key: AssetKey, landing_zone: LandingZone, warehouse: DuckDBWarehouse, days: Sequence[str]
-) -> Iterator[Finding]:
+def _findings(key: AssetKey, landing_zone: LandingZone, warehouse: Warehouse, days: Sequence[str]) -> Iterator[Finding]:
     index, examples = landing_zone.index(), _rejected_examples(landing_zone)
     if key == BROWSING:
         yield arrives.days_have_arrived(index, days, daily_partitions.get_last_partition_key() or days[-1])
@@ -95,12 +93,12 @@ def _rejected_examples(landing_zone: LandingZone) -> arrives.Examples:
     return examples
 
 
-def _has_products(index: LandingIndex, warehouse: DuckDBWarehouse) -> bool:
+def _has_products(index: LandingIndex, warehouse: Warehouse) -> bool:
     found = "select count(*) as found from information_schema.tables where lower(table_name) = 'products'"
     return index.catalog is not None and bool(_query(warehouse)(found, [])[0]["found"])
 
 
-def _query(warehouse: DuckDBWarehouse) -> Callable[[str, Sequence[object]], list[Mapping[str, object]]]:
+def _query(warehouse: Warehouse) -> Callable[[str, Sequence[object]], list[Mapping[str, object]]]:
     def query(sql: str, params: Sequence[object]) -> list[Mapping[str, object]]:
         with warehouse.read(sql, params) as reader:
             return reader.read_all().to_pylist()

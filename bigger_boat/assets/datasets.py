@@ -23,7 +23,7 @@ from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.storage import LocalStorage
-from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,7 @@ PRODUCTS_FILE = "products.parquet"
     code_version="1",
 )
 def intent_dataset(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse, storage: LocalStorage
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, storage: LocalStorage
 ) -> dg.Output[str]:
     """Beginnings of sessions with a cart, cut 0 to 10 events after the first add: will a purchase come later?"""
     from bigger_boat.data.dataset_checks import intent_checks
@@ -85,7 +85,7 @@ def intent_dataset(
     code_version="1",
 )
 def recommendation_dataset(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse, storage: LocalStorage
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, storage: LocalStorage
 ) -> dg.Output[str]:
     """The products each session looked at, in order, by page or by search click: which come next?"""
     from bigger_boat.data.dataset_checks import recommendation_checks
@@ -118,7 +118,7 @@ def recommendation_dataset(
 def _days_to_read(
     instance: dg.DagsterInstance,
     landing_zone: LandingZone,
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
     beside: dg.AssetKey | None = None,
 ) -> Splits:
     """Return the landed days that have sessions in the warehouse, split; refuse if a check failed on one of them.
@@ -149,7 +149,7 @@ def _refuse_lost_days(landing_zone: LandingZone, days: list[str]) -> None:
 
 
 def ordered_sessions(
-    warehouse: DuckDBWarehouse, table: str, columns: Iterable[str], days: Sequence[date]
+    warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date]
 ) -> Iterator["pa.RecordBatch"]:
     """Yield the sessions of ``days`` in their total order, few days at a time: no sort holds many more than a day's."""
     counts = warehouse.row_counts(table, "session_date", days[0], days[-1])
@@ -164,7 +164,7 @@ def _date(day: str) -> str:
     return f"date '{day}'"
 
 
-def _write_products(warehouse: DuckDBWarehouse, folder: Path) -> None:
+def _write_products(warehouse: Warehouse, folder: Path) -> None:
     """Publish what is known of the products beside the sessions: a row per SKU, in the order of SKUs."""
     import pyarrow.parquet as pq
 
@@ -172,7 +172,7 @@ def _write_products(warehouse: DuckDBWarehouse, folder: Path) -> None:
         pq.write_table(reader.read_all(), folder / PRODUCTS_FILE, compression="zstd")
 
 
-def _data_versions(warehouse: DuckDBWarehouse, table: str, splits: Splits) -> dict[str, str]:
+def _data_versions(warehouse: Warehouse, table: str, splits: Splits) -> dict[str, str]:
     """Return, by day, the fingerprint of the content that the table's day was made from."""
     content = loaded_content(warehouse.loaded_fingerprints())
     return {f"{table}/{day}": source_fingerprint(content, table, day.isoformat()) for day in splits.days}

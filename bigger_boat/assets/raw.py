@@ -14,7 +14,7 @@ from bigger_boat.assets.verdicts import DayVerdict, check_result
 from bigger_boat.data.fingerprint import FINGERPRINT, catalog_fingerprint, landed_content, source_fingerprint
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.landing_zone import LandingZone
-from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 ROWS_MATCH_LANDING = "rows_match_landing"
 CONTENT = "content_fingerprint"
@@ -43,7 +43,7 @@ def _matches_landing(key: AssetKey) -> dg.AssetCheckSpec:
     pool=WAREHOUSE_POOL,
 )
 def browsing_train(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """One row per page view or product event as it was sent; exact duplicates included."""
     yield from _load_days(context, landing_zone, warehouse, "browsing")
@@ -61,7 +61,7 @@ def browsing_train(
     pool=WAREHOUSE_POOL,
 )
 def search_train(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """One row per search as it was sent, with the products shown and clicked; exact duplicates included."""
     yield from _load_days(context, landing_zone, warehouse, "search")
@@ -75,7 +75,7 @@ def search_train(
     deps=["landing_catalog"],
     pool=WAREHOUSE_POOL,
 )
-def sku_to_content(landing_zone: LandingZone, warehouse: DuckDBWarehouse) -> dg.MaterializeResult:
+def sku_to_content(landing_zone: LandingZone, warehouse: Warehouse) -> dg.MaterializeResult:
     """The catalog: category, price decile and vectors of each product, one row per product and file it came in."""
     with readable_failures():
         files = landing_zone.catalog_files()
@@ -88,7 +88,7 @@ def sku_to_content(landing_zone: LandingZone, warehouse: DuckDBWarehouse) -> dg.
 
 
 def _load_days(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: DuckDBWarehouse, table: str
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, table: str
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Load the run's days of ``browsing`` or ``search``; every day gets its own counts, fingerprint and verdict."""
     days = sorted(context.partition_keys)

@@ -25,7 +25,7 @@ from bigger_boat.errors import WarehouseError
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.dbt_manifest import manifest_path
-from bigger_boat.resources.warehouse import WAREHOUSE_POOL, DuckDBWarehouse
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 DAY_COLUMNS = {
     "distinct_events": "event_date",
@@ -77,7 +77,7 @@ MANIFEST = _manifest()
     pool=WAREHOUSE_POOL,
 )
 def warehouse_days(
-    context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: DuckDBWarehouse
+    context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: Warehouse
 ) -> Iterator[dg.Output | dg.AssetCheckResult | dg.AssetObservation]:
     """Build the run's days, and the day on either side, in one dbt invocation."""
     first, last = min(context.partition_keys), max(context.partition_keys)
@@ -101,7 +101,7 @@ def warehouse_days(
     pool=WAREHOUSE_POOL,
 )
 def warehouse_catalog(
-    context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: DuckDBWarehouse
+    context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: Warehouse
 ) -> Iterator[dg.Output | dg.AssetCheckResult | dg.AssetObservation]:
     """Build the catalog."""
     with readable_failures():
@@ -117,7 +117,7 @@ def warehouse_catalog(
 
 
 @dg.asset_check(asset=SESSIONS, blocking=True, pool=WAREHOUSE_POOL)
-def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: DuckDBWarehouse) -> dg.AssetCheckResult:
+def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> dg.AssetCheckResult:
     """Every day of ``sessions`` that the run touched is as the code that reads it expects (Pandera)."""
     with readable_failures():
         days = run_range(context.run.tags)
@@ -125,7 +125,7 @@ def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: Duc
         return check_result(validate_days(warehouse, warehouse.row_counts("sessions", "session_date", first, last)))
 
 
-def validate_days(warehouse: DuckDBWarehouse, rows_by_day: Mapping[str, int]) -> dict[str, DayVerdict]:
+def validate_days(warehouse: Warehouse, rows_by_day: Mapping[str, int]) -> dict[str, DayVerdict]:
     """Return a verdict per day. Days are read together up to a number of rows, and one by one where one is wrong."""
     verdicts: dict[str, DayVerdict] = {}
     for days in day_groups(rows_by_day):
@@ -136,7 +136,7 @@ def validate_days(warehouse: DuckDBWarehouse, rows_by_day: Mapping[str, int]) ->
     return verdicts
 
 
-def _schema_faults(warehouse: DuckDBWarehouse, days: list[str]) -> str:
+def _schema_faults(warehouse: Warehouse, days: list[str]) -> str:
     """Return what of these days' sessions is not as the schema says; "" where all is."""
     import polars as pl
 
@@ -162,7 +162,7 @@ def day_groups(rows_by_day: Mapping[str, int]) -> Iterator[list[str]]:
         yield group
 
 
-def all_days(warehouse: DuckDBWarehouse) -> tuple[str, str]:
+def all_days(warehouse: Warehouse) -> tuple[str, str]:
     """Return the first and last day of ``sessions``: what a check looks at outside of a run of days."""
     with warehouse.read(
         "select min(session_date)::varchar as first, max(session_date)::varchar as last from sessions"
@@ -184,7 +184,7 @@ def _all_events(stream: Iterator[Any]) -> tuple[list[Any], Exception | None]:
 
 
 def _describe_days(
-    context: dg.AssetExecutionContext, warehouse: DuckDBWarehouse, events: list[Any], first: str, last: str
+    context: dg.AssetExecutionContext, warehouse: Warehouse, events: list[Any], first: str, last: str
 ) -> None:
     """Attach to each day of the tables that were built its rows, and from what loaded content it was made."""
     days = days_between(first, last)

@@ -10,9 +10,9 @@ import pytest
 from bigger_boat.data.dataset_manifest import read_manifest, require_passed
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.dbt_manifest import ensure_manifest
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage
-from bigger_boat.resources.warehouse import DuckDBWarehouse
 
 DAYS = ["2026-10-01", "2026-10-02", "2026-10-03", "2026-10-04"]
 DATA_SETS = ["intent_dataset", "recommendation_dataset"]

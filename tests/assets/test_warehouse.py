@@ -12,7 +12,7 @@ from warehouse_graph import DAILY, Graph, ms
 from bigger_boat.assets.quality import blocking_checks, refuse_unless_days_passed
 from bigger_boat.assets.verdicts import read_verdict
 from bigger_boat.errors import DatasetError
-from bigger_boat.resources.warehouse import DuckDBWarehouse
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 
 DAY_1, DAY_2, DAY_3, DAY_4 = "2026-10-05", "2026-10-06", "2026-10-07", "2026-10-08"
 BROWSING, SESSIONS = dg.AssetKey(["raw", "browsing_train"]), dg.AssetKey("sessions")

@@ -9,8 +9,8 @@ import dagster as dg
 from bigger_boat.data.landing import land
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.dbt_manifest import PROJECT_DIR, ensure_manifest
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.landing_zone import LandingZone
-from bigger_boat.resources.warehouse import DuckDBWarehouse
 
 ensure_manifest()
 from bigger_boat.assets import arrival, landing, raw, warehouse  # noqa: E402 (they read the manifest)

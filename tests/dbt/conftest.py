@@ -12,7 +12,7 @@ import pytest
 
 from bigger_boat.resources.dbt import DbtInProcess, InProcessInvocation
 from bigger_boat.resources.dbt_manifest import PROJECT_DIR, ensure_manifest
-from bigger_boat.resources.warehouse import DuckDBWarehouse
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
 from session_oracle import Event

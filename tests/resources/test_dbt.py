@@ -14,7 +14,7 @@ import pytest
 from bigger_boat.errors import WarehouseError
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.dbt_manifest import PROJECT_DIR, ensure_manifest, load_manifest
-from bigger_boat.resources.warehouse import DuckDBWarehouse
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 
 
 @pytest.fixture

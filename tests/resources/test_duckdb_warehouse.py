@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigger_boat.errors import WarehouseError
-from bigger_boat.resources.warehouse import RAW_COLUMNS, DuckDBWarehouse
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
+from bigger_boat.resources.warehouse import RAW_COLUMNS
 
 DAY_1, DAY_2, DAY_3 = "2026-10-01", "2026-10-02", "2026-10-03"
 MS_1 = 1_790_812_800_000  # 2026-10-01 00:00 UTC

@@ -1,0 +1,227 @@
+"""The warehouse on DuckDB, and waiting for whoever holds its file. What it does is said by ``warehouse.py``."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from bigger_boat.errors import WarehouseError
+from bigger_boat.resources.warehouse import (
+    DAY_MS,
+    LOADED,
+    RAW_COLUMNS,
+    TIME_COLUMN,
+    Warehouse,
+    day_ranges_ms,
+    day_start_ms,
+    rows_of_other_days,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+DATABASE_FILE = "warehouse.duckdb"
+"""DuckDB calls a database after its file, and dbt's manifest names the database: the file's name is fixed."""
+
+ROWS_PER_BATCH = 65_536
+
+logger = logging.getLogger(__name__)
+
+
+class DuckDBWarehouse(Warehouse):
+    """One DuckDB file. One process has it at a time: a second one waits, then says who holds it."""
+
+    path: str = Field(description=f"The database file; its name is {DATABASE_FILE}.")
+    memory_limit: str = Field("2GB", description="What DuckDB may use before it spills to the temporary directory.")
+    threads: int = Field(2, description="Threads of one query.")
+    temp_directory: str = Field("", description="Where DuckDB spills; beside the database file by default.")
+    lock_timeout_s: float = Field(300.0, description="How long to wait for another process that holds the file.")
+
+    @contextmanager
+    def connect(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Open the database for writing, with the raw tables in it. Raises WarehouseError if that cannot be."""
+        connection = self._open()
+        try:
+            _create_raw_tables(connection)
+            yield connection
+        finally:
+            connection.close()
+
+    def prepare(self) -> None:
+        with self.connect():
+            pass
+
+    def load_days(
+        self, table: str, files_by_day: Mapping[str, Sequence[str]], fingerprints: Mapping[str, str] | None = None
+    ) -> dict[str, int]:
+        columns = ", ".join(RAW_COLUMNS[table])
+        rows: dict[str, int] = {}
+        with self.connect() as connection, _transaction(connection):
+            for first_ms, end_ms in day_ranges_ms(files_by_day):
+                connection.execute(
+                    f"delete from raw.{table} where {TIME_COLUMN} >= ? and {TIME_COLUMN} < ?", [first_ms, end_ms]
+                )
+            for day in sorted(files_by_day):
+                files = [str(file) for file in files_by_day[day]]
+                if files:
+                    _refuse_rows_of_other_days(connection, table, day, files)
+                    query = f"insert into raw.{table} ({columns}) select {columns} from {_PARQUET}"
+                    rows[day] = _execute_on_files(connection, query, files).fetchone()[0]
+                else:
+                    rows[day] = 0
+            connection.execute(f"delete from raw.{LOADED} where name = ? and list_contains(?, day)", [table, [*rows]])
+            connection.executemany(
+                f"insert into raw.{LOADED} values (?, ?, ?)",
+                [[table, day, (fingerprints or {}).get(day, "")] for day in rows],
+            )
+        return rows
+
+    def loaded_fingerprints(self) -> dict[tuple[str, str], str]:
+        with self.connect() as connection:
+            rows = connection.execute(f"select name, day, fingerprint from raw.{LOADED}").fetchall()
+        return {(name, day): fingerprint for name, day, fingerprint in rows}
+
+    def load_catalog(self, files: Sequence[str]) -> int:
+        columns = ", ".join(RAW_COLUMNS["sku_to_content"])
+        rows = 0
+        with self.connect() as connection, _transaction(connection):
+            connection.execute("delete from raw.sku_to_content")
+            for number, file in enumerate(files):
+                numbered = f"select {columns}, {number} from {_PARQUET}"
+                query = f"insert into raw.sku_to_content ({columns}, file_number) {numbered}"
+                rows += _execute_on_files(connection, query, [str(file)]).fetchone()[0]
+        return rows
+
+    @contextmanager
+    def read(self, sql: str, params: Sequence[object] = ()) -> Iterator["pa.RecordBatchReader"]:
+        """The file is held until the block ends."""
+        connection = self._open()
+        try:
+            yield self._run(connection, sql, params).fetch_record_batch(ROWS_PER_BATCH)
+        finally:
+            connection.close()
+
+    def dbt_environment(self) -> dict[str, str]:
+        return {
+            "DBT_DUCKDB_PATH": str(Path(self.path).absolute()),
+            "DBT_DUCKDB_THREADS": str(self.threads),
+            "DBT_DUCKDB_MEMORY_LIMIT": self.memory_limit,
+            "DBT_DUCKDB_TEMP_DIRECTORY": self._temp_directory(),
+        }
+
+    def _temp_directory(self) -> str:
+        return str(Path(self.temp_directory or f"{self.path}.tmp").absolute())
+
+    def _run(
+        self, connection: "duckdb.DuckDBPyConnection", sql: str, params: Sequence[object] = ()
+    ) -> "duckdb.DuckDBPyConnection":
+        import duckdb
+
+        try:
+            return connection.execute(sql, list(params))
+        except duckdb.CatalogException as error:
+            raise WarehouseError(
+                f"The warehouse {self.path} cannot answer: {_first_line(error)}.",
+                "Materialize the raw and warehouse assets first: bigger-boat run --select '*sessions'.",
+            ) from error
+
+    def _open(self) -> "duckdb.DuckDBPyConnection":
+        import duckdb
+
+        if Path(self.path).name != DATABASE_FILE:
+            raise WarehouseError(f"The warehouse file must be called {DATABASE_FILE}, not {Path(self.path).name}.")
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        deadline, told = time.monotonic() + self.lock_timeout_s, False
+        while True:
+            try:
+                return duckdb.connect(self.path, config=self._config())
+            except duckdb.IOException as error:
+                holder = _lock_holder(error)
+                if holder is None:
+                    raise WarehouseError(
+                        f"The warehouse {self.path} cannot be opened: {_first_line(error)}.",
+                        "Check disk and permissions; if the file is damaged, delete it and backfill all days.",
+                    ) from error
+                if time.monotonic() >= deadline:
+                    raise WarehouseError(
+                        f"The warehouse {self.path} is in use by {holder}; waited {self.lock_timeout_s:.0f} s for it.",
+                        "DuckDB has one writer: wait until that process ends, or end it, and run this again.",
+                    ) from error
+                if not told:
+                    logger.warning(
+                        "Waiting up to %.0f s for the warehouse: it is in use by %s.", self.lock_timeout_s, holder
+                    )
+                    told = True
+                time.sleep(0.2)
+
+    def _config(self) -> dict[str, str]:
+        return {
+            "memory_limit": self.memory_limit,
+            "threads": str(self.threads),
+            "temp_directory": self._temp_directory(),
+            "preserve_insertion_order": "false",
+        }
+
+
+_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
+
+
+def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
+    connection.execute("create schema if not exists raw")
+    for table, columns in RAW_COLUMNS.items():
+        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        extra = ", file_number integer" if table == "sku_to_content" else ""
+        connection.execute(f"create table if not exists raw.{table} ({typed}{extra})")
+    connection.execute(f"create table if not exists raw.{LOADED} (name varchar, day varchar, fingerprint varchar)")
+
+
+@contextmanager
+def _transaction(connection: "duckdb.DuckDBPyConnection") -> Iterator[None]:
+    connection.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
+
+
+def _refuse_rows_of_other_days(connection: "duckdb.DuckDBPyConnection", table: str, day: str, files: list[str]) -> None:
+    query = f"select min({TIME_COLUMN}), max({TIME_COLUMN}), count(*) - count({TIME_COLUMN}) from {_PARQUET}"
+    first, last, without_time = _execute_on_files(connection, query, files).fetchone()
+    start = day_start_ms(day)
+    if without_time or (first is not None and (first < start or last >= start + DAY_MS)):
+        raise rows_of_other_days(table, day, files)
+
+
+def _execute_on_files(
+    connection: "duckdb.DuckDBPyConnection", query: str, files: list[str]
+) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    try:
+        return connection.execute(query, [files])
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+        raise WarehouseError(
+            f"A landed file cannot be loaded: {_first_line(error)}. Nothing was changed. Files: {', '.join(files)}.",
+            "Land the source again with bigger-boat land --replace.",
+        ) from error
+
+
+def _lock_holder(error: Exception) -> str | None:
+    """Return who holds the file (``python3.11 (PID 4711)``) from DuckDB's message; None if the error is another one."""
+    text = str(error)
+    if "Could not set lock" not in text and "Conflicting lock" not in text:
+        return None
+    holder = re.search(r"lock is held in (.+?) \(PID (\d+)\)", text)
+    return f"{Path(holder[1]).name} (process {holder[2]})" if holder else "another process"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
