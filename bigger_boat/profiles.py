@@ -6,6 +6,7 @@ from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.public_api import LocalPublicApi
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage
+from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 from bigger_boat.settings import Settings
 
@@ -20,6 +21,11 @@ def endpoint_host(settings: Settings) -> LocalEndpointHost:
     return LocalEndpointHost(
         endpoints_dir=str(settings.endpoints_dir), port=settings.port, keep_versions=settings.keep_versions
     )
+
+
+def tracking(settings: Settings) -> Tracking:
+    """Return where trainings are recorded: the same for every profile."""
+    return Tracking(kind=settings.tracking, uri=settings.tracking_uri, folder=str(settings.tracking_dir))
 
 
 def _local(settings: Settings) -> dict[str, object]:
@@ -39,6 +45,7 @@ def _local(settings: Settings) -> dict[str, object]:
         "storage": LocalStorage(base_dir=str(settings.data_dir)),
         "address_io_manager": AddressIOManager(base_dir=str(settings.data_dir / "addresses")),
         "training": Training(size=settings.size),
+        "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
         "public_api": LocalPublicApi(endpoints_dir=str(settings.endpoints_dir), port=settings.port),
     }

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     max_workers: int = Field(2, ge=1, le=64, description="steps that run side by side in runs from the web UI")
     memory_limit_mib: int = Field(3072, ge=256, description="memory that the warehouse may use, in MiB")
     warehouse_wait_s: float = Field(300, ge=0, description="how long to wait for another writer of the warehouse, in s")
+    tracking: Literal["mlflow", "wandb", "off"] = Field("mlflow", description="where trainings are recorded")
+    tracking_uri: str = Field("", description="address of the tracking service; empty: its local default")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
@@ -54,6 +56,10 @@ class Settings(BaseSettings):
     @property
     def endpoints_dir(self) -> Path:
         return self.data_dir / "endpoints"
+
+    @property
+    def tracking_dir(self) -> Path:
+        return self.data_dir / self.tracking
 
     @property
     def dbt_state_dir(self) -> Path:

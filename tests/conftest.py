@@ -8,6 +8,7 @@ for name in [name for name in os.environ if name.startswith("BIGGER_BOAT_")]:
     del os.environ[name]
 _data_dir = tempfile.TemporaryDirectory(prefix="bigger-boat-tests-")
 os.environ["BIGGER_BOAT_DATA_DIR"] = _data_dir.name
+os.environ["BIGGER_BOAT_TRACKING"] = "off"  # MLflow takes seconds to import; tests of it say so
 os.environ["BIGGER_BOAT_START_DATE"] = "2026-10-01"
 os.environ["DAGSTER_HOME"] = str(Path(__file__).resolve().parent.parent)
 os.environ["DAGSTER_INSTANCE_DIR"] = _data_dir.name

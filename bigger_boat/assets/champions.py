@@ -17,11 +17,13 @@ from bigger_boat.assets.common import (
     readable_failures,
     shown,
     table,
+    tracked,
     verified_dataset,
 )
 from bigger_boat.assets.evaluation import read_report
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def intent_champion(
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
+    tracking: Tracking,
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """The intent model that may serve: its candidate passed the gate, and it is fitted on all days."""
     from bigger_boat.ml.intent_task import IntentTask
@@ -59,7 +62,7 @@ def intent_champion(
         folder, manifest = verified_dataset(storage, intent_dataset)
         items_folder, items = verified_dataset(storage, recommendation_dataset)
         task = IntentTask(folder, RecommendationTask(items_folder), storage.checkpoints)
-        yield from _champion(task, intent_report, [manifest, items], storage, endpoint_host, training)
+        yield from _champion(task, intent_report, [manifest, items], storage, endpoint_host, training, tracking)
 
 
 @dg.asset(
@@ -83,6 +86,7 @@ def recommendation_champion(
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
+    tracking: Tracking,
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """The recommender that may serve: its candidate passed the gate, and it is fitted on all days."""
     from bigger_boat.ml.recommendation_task import RecommendationTask
@@ -90,7 +94,7 @@ def recommendation_champion(
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         task = RecommendationTask(folder)
-        yield from _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training)
+        yield from _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training, tracking)
 
 
 def _champion(
@@ -100,6 +104,7 @@ def _champion(
     storage: LocalStorage,
     endpoint_host: LocalEndpointHost,
     training: Training,
+    tracking: Tracking,
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """Judge the chosen candidate against baselines and incumbent, then fit what the rule decides on all days."""
     from bigger_boat.ml import gate
@@ -121,17 +126,20 @@ def _champion(
     yield from shown(judged)
     require = partial(gate.require, subject=f"The {task.name} candidate {candidate.version}")
     decision = decide(task, candidate, read_bundle(serving) if serving else None, judged, require)
-    model = task.refit(decision.configuration, decision.chosen)
-    info = {
-        **candidate.info,
-        "refit": {name: days[name] for name in ("first", "last", "count")},
-        "git_commit": git_commit(),
-        "configuration": decision.configuration,
-        "chosen": decision.chosen,
-        "candidate": {"version": candidate.version, "asset": report["chosen"]["asset"], "reason": decision.reason},
-        "gate": [asdict(check) for check in decision.checks],
-    }
-    bundle = task.write(storage.folder(f"bundles/{task.name}_champion"), model, info)
+    with tracked(tracking, f"{task.name}_champion", decision.configuration, data) as run:
+        task.on_epoch = run.log
+        model = task.refit(decision.configuration, decision.chosen)
+        info = {
+            **candidate.info,
+            "refit": {name: days[name] for name in ("first", "last", "count")},
+            "git_commit": git_commit(),
+            "configuration": decision.configuration,
+            "chosen": decision.chosen,
+            "candidate": {"version": candidate.version, "asset": report["chosen"]["asset"], "reason": decision.reason},
+            "gate": [asdict(check) for check in decision.checks],
+        }
+        bundle = task.write(storage.folder(f"bundles/{task.name}_champion"), model, info)
+        run.tag(bundle=storage.address(bundle.directory), candidate=candidate.version, reason=decision.reason)
     yield dg.Output(
         storage.address(bundle.directory),
         data_version=dg.DataVersion(bundle.version),

@@ -4,8 +4,8 @@ import base64
 import dataclasses
 import json
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import dagster as dg
 
 from bigger_boat.errors import BiggerBoatError, GateRefused
 from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:
     from bigger_boat.data.dataset_manifest import DatasetManifest
@@ -115,6 +116,14 @@ def candidate_info(
         "metrics": metrics,
         "gate": [],
     }
+
+
+def tracked(
+    tracking: Tracking, asset: str, configuration: Mapping[str, Any], data: Mapping[str, str]
+) -> AbstractContextManager[TrackedRun]:
+    """Return a run at the tracking service that says what is trained, on which data versions, by which commit."""
+    tags = {"git_commit": git_commit(), **{f"data.{name}": version for name, version in data.items()}}
+    return tracking.run(asset, configuration, tags)
 
 
 def git_commit() -> str:

@@ -17,10 +17,12 @@ from bigger_boat.assets.common import (
     preset,
     readable_failures,
     table,
+    tracked,
     verified_dataset,
 )
 from bigger_boat.assets.datasets import PRODUCTS_FILE
 from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
 
@@ -43,7 +45,11 @@ class Prod2VecOverrides(dg.Config):
     code_version="1",
 )
 def product_embeddings(
-    config: Prod2VecOverrides, recommendation_dataset: str, storage: LocalStorage, training: Training
+    config: Prod2VecOverrides,
+    recommendation_dataset: str,
+    storage: LocalStorage,
+    training: Training,
+    tracking: Tracking,
 ) -> dg.Output[str]:
     """Prod2Vec: a vector per product from the sessions of the training days, with its vocabulary and popularity."""
     from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
@@ -53,9 +59,13 @@ def product_embeddings(
     with readable_failures(), storage.draft("embeddings/product_embeddings") as draft:
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         chosen = preset(Prod2VecConfig, training.size, config)
-        embeddings = train_prod2vec(RecommendationTask(folder).train, chosen)
+        configuration, data = dataclasses.asdict(chosen), {"recommendation_dataset": manifest.version}
+        with tracked(tracking, "product_embeddings", configuration, data) as run:
+            embeddings = train_prod2vec(RecommendationTask(folder).train, chosen)
+            run.log({"products": len(embeddings.skus)})
+            run.tag(address=draft.address)
         embeddings.save(draft.path)
-        described = {"configuration": dataclasses.asdict(chosen), "recommendation_dataset": manifest.version}
+        described = {"configuration": configuration, **data}
         (draft.path / EMBEDDINGS_CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     neighbours = [{"product": sku[:12], "nearest": _nearest(embeddings, sku)} for sku in embeddings.skus[:8]]
     return dg.Output(

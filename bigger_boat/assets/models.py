@@ -14,9 +14,11 @@ from bigger_boat.assets.common import (
     preset,
     readable_failures,
     table,
+    tracked,
     verified_dataset,
 )
 from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
 
@@ -46,6 +48,7 @@ def intent_model(
     product_embeddings: str,
     storage: LocalStorage,
     training: Training,
+    tracking: Tracking,
 ) -> dg.Output[str]:
     """LSTM over actions, time gaps and product vectors: will this session with a cart end in a purchase?"""
     from bigger_boat.ml.intent_model import IntentConfig
@@ -57,17 +60,19 @@ def intent_model(
         task = IntentTask(folder, checkpoints=storage.checkpoints)
         embeddings, prod2vec, items_version = load_embeddings(storage, product_embeddings)
         chosen = preset(IntentConfig, training.size, config)
-        model, choice = task.fit(embeddings, chosen)
-        scores = task.scores(model, "validation")
-        info = candidate_info(
-            manifest,
-            data={"intent_dataset": manifest.version, "recommendation_dataset": items_version},
-            configuration=task.configuration_of(chosen, prod2vec),
-            chosen=choice,
-            metrics={"validation": scores},
-        )
-        bundle = task.write(storage.folder("bundles/intent_model"), model, info)
-    rows = report_rows(scores)
+        configuration = task.configuration_of(chosen, prod2vec)
+        data = {"intent_dataset": manifest.version, "recommendation_dataset": items_version}
+        with tracked(tracking, "intent_model", configuration, data) as run:
+            task.on_epoch = run.log
+            model, choice = task.fit(embeddings, chosen)
+            scores = task.scores(model, "validation")
+            info = candidate_info(
+                manifest, data=data, configuration=configuration, chosen=choice, metrics={"validation": scores}
+            )
+            bundle = task.write(storage.folder("bundles/intent_model"), model, info)
+            rows = report_rows(scores)
+            run.log({"validation": {row["model"]: row for row in rows}})
+            run.tag(bundle=storage.address(bundle.directory))
     lstm, logistic, base = (row["pr_auc"] for row in rows)
     return dg.Output(
         storage.address(bundle.directory),
@@ -92,7 +97,11 @@ def intent_model(
     code_version="1",
 )
 def knn_recommender(
-    recommendation_dataset: str, product_embeddings: str, storage: LocalStorage, training: Training
+    recommendation_dataset: str,
+    product_embeddings: str,
+    storage: LocalStorage,
+    training: Training,
+    tracking: Tracking,
 ) -> dg.Output[str]:
     """Prod2Vec nearest neighbours of what the session looked at last: which products come next?"""
     from bigger_boat.ml.recommendation_plots import plot_leaderboard
@@ -102,16 +111,16 @@ def knn_recommender(
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         task = RecommendationTask(folder)
         embeddings, prod2vec, items_version = load_embeddings(storage, product_embeddings)
-        model, blend = task.fit(embeddings)
-        scores = task.scores(model, "validation")
-        info = candidate_info(
-            manifest,
-            data={"recommendation_dataset": items_version},
-            configuration=task.configuration_of(prod2vec),
-            chosen=blend,
-            metrics={"validation": scores},
-        )
-        bundle = task.write(storage.folder("bundles/knn_recommender"), model, info)
+        configuration, data = task.configuration_of(prod2vec), {"recommendation_dataset": items_version}
+        with tracked(tracking, "knn_recommender", configuration, data) as run:
+            model, blend = task.fit(embeddings)
+            scores = task.scores(model, "validation")
+            info = candidate_info(
+                manifest, data=data, configuration=configuration, chosen=blend, metrics={"validation": scores}
+            )
+            bundle = task.write(storage.folder("bundles/knn_recommender"), model, info)
+            run.log({"validation": scores})
+            run.tag(bundle=storage.address(bundle.directory))
     rows = list(scores.values())
     mrr = {name: row["mrr"] for name, row in scores.items()}
     return dg.Output(

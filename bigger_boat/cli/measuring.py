@@ -1,4 +1,4 @@
-"""Commands that measure: the project's own benchmarks, and recommenders on anyone's clicks."""
+"""Commands that measure: recorded trainings, the project's own benchmarks, recommenders on anyone's clicks."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,17 @@ import typer
 from rich.markup import escape
 
 from bigger_boat.cli.app import app
-from bigger_boat.settings import PROJECT_DIR
+from bigger_boat.settings import PROJECT_DIR, get_settings
+
+
+@app.command(epilog="Example: bigger-boat experiments --port 5000")
+def experiments(port: Annotated[int, typer.Option(help="of MLflow's web UI, on loopback")] = 5000) -> None:
+    """Show every training with its parameters, metrics and bundle, in MLflow's web UI, until Ctrl-C."""
+    import subprocess
+
+    from bigger_boat.resources.tracking import ui_command
+
+    subprocess.run(ui_command(get_settings(), port), check=False)
 
 
 @app.command(epilog="Example: bigger-boat bench definitions_load")

@@ -27,6 +27,7 @@ from bigger_boat.ml.intent_network import ProductTable
 from bigger_boat.ml.intent_training import (
     EpochLog,
     Examples,
+    OnEpoch,
     Progress,
     addends,
     deterministic,
@@ -149,6 +150,7 @@ def fit_intent(
     config: IntentConfig,
     progress: Progress | None = None,
     checkpoint_dir: Path | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> IntentModel:
     """Fit on ``train``, choosing epochs, regularisation and calibration on ``validation``, and on nothing else.
 
@@ -175,7 +177,7 @@ def fit_intent(
         return log_loss(labels, _sigmoid(Calibration().logits(addends(network, checks))))
 
     checkpoint = checkpoint_dir / "intent.npz" if checkpoint_dir else None
-    history = train_network(network, examples, config, config.epochs, judge, progress, checkpoint)
+    history = train_network(network, examples, config, config.epochs, judge, progress, checkpoint, on_epoch)
     epochs = min(history, key=lambda log: log.validation).epoch
     calibration = fit_calibration(addends(network, checks), labels, _sessions(validation))
     choice = IntentChoice(config, epochs, config.linear_strengths[chosen], calibration)
@@ -188,6 +190,7 @@ def refit(
     embeddings: Embeddings,
     progress: Progress | None = None,
     checkpoint_dir: Path | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> IntentModel:
     """Fit a candidate's choice again on all days: its epochs, regularisation and calibration, nothing chosen anew."""
     _require_both_classes(data)
@@ -197,7 +200,7 @@ def refit(
     examples = Examples.longest(data, sku_ids, config.max_events)
     network = new_network(table, fit_linear(examples, table, config, (choice.linear_strength,))[0], config)
     checkpoint = checkpoint_dir / "intent-refit.npz" if checkpoint_dir else None
-    history = train_network(network, examples, config, choice.epochs, None, progress, checkpoint)
+    history = train_network(network, examples, config, choice.epochs, None, progress, checkpoint, on_epoch)
     return IntentModel(choice, sku_ids, table, network, _prior_logit(data), history)
 
 

@@ -21,6 +21,7 @@ from bigger_boat.ml.golden import events_of, golden_examples
 from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
 from bigger_boat.ml.intent_metrics import intent_report, pr_auc
 from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, IntentModel, fit_intent, refit
+from bigger_boat.ml.intent_training import OnEpoch
 from bigger_boat.ml.intervals import statistic_interval
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.recommendation_task import RecommendationTask
@@ -51,6 +52,7 @@ class IntentTask:
         self.folder = folder
         self._items = items
         self._checkpoints = checkpoints or (lambda *_: None)
+        self.on_epoch: OnEpoch | None = None
 
     @cached_property
     def train(self) -> pl.DataFrame:
@@ -68,7 +70,7 @@ class IntentTask:
     def fit(self, embeddings: ProductEmbeddings, config: IntentConfig) -> tuple[IntentModel, dict[str, Any]]:
         """Return the model fitted on the training days, and what was chosen on validation."""
         kept = self._checkpoints("fit", self.folder.name, embeddings.digest, asdict(config))
-        model = fit_intent(self.train, self.validation, embeddings, config, checkpoint_dir=kept)
+        model = fit_intent(self.train, self.validation, embeddings, config, checkpoint_dir=kept, on_epoch=self.on_epoch)
         return model, model.choice.as_dict()
 
     def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[IntentModel, dict[str, Any]]:
@@ -82,7 +84,8 @@ class IntentTask:
         embeddings = train_prod2vec(self._items.items(*SPLITS), Prod2VecConfig(**configuration["prod2vec"]))
         everything = pl.concat([read_split(self.folder, split) for split in SPLITS])
         kept = self._checkpoints("refit", self.folder.name, embeddings.digest, chosen)
-        return refit(IntentChoice.from_dict(dict(chosen)), everything, embeddings, checkpoint_dir=kept)
+        choice = IntentChoice.from_dict(dict(chosen))
+        return refit(choice, everything, embeddings, checkpoint_dir=kept, on_epoch=self.on_epoch)
 
     def load(self, bundle: Bundle) -> Predicts:
         """Return a bundle's model through the graph that serves."""

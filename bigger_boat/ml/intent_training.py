@@ -6,7 +6,7 @@ configuration, what calibration, what is reported (``intent_model.py``); the net
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from bigger_boat.ml.intent_network import LARGEST_FEATURE, ProductTable, build_n
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
 
+OnEpoch = Callable[[Mapping[str, float], int], None]
+"""Called with the numbers of an epoch and its number, from 1. A training that resumes tells those before it, too."""
+
 ROWS_AT_ONCE = 256
 
 
@@ -31,6 +34,11 @@ class EpochLog:
     epoch: int
     train: float
     validation: float
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """What is told of the epoch."""
+        return {"train_log_loss": self.train, "validation_log_loss": self.validation}
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,7 @@ def train_network(
     judge: Callable[[Any], float] | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> list[EpochLog]:
     """Train ``network`` in place; return one log per epoch.
 
@@ -149,6 +158,8 @@ def train_network(
     network.compile(optimizer=optimizer, loss=_cross_entropy)
     optimizer.build(network.trainable_variables)
     best, history = _restore(network, checkpoint)
+    for log in history if on_epoch else ():
+        on_epoch(log.losses, log.epoch)
     for epoch in range(len(history) + 1, epochs + 1):
         if judge and history and epoch - _best_epoch(history) > config.patience:
             break
@@ -159,6 +170,8 @@ def train_network(
             best = _values(network.variables)
         if checkpoint:
             _save(network, best, history, checkpoint)
+        if on_epoch:
+            on_epoch(history[-1].losses, epoch)
         if progress:
             progress("intent epochs", epoch, epochs)
     if judge and best:

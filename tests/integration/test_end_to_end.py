@@ -25,6 +25,29 @@ def test_a_run_says_what_it_made(snapshot):
     assert "Traceback" not in said
 
 
+def test_every_training_is_recorded_with_its_bundle(snapshot, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{snapshot}/mlflow/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("bigger-boat").experiment_id])
+    by_asset = {run.info.run_name: run for run in runs}
+    models = {"intent_model", "knn_recommender", "intent_champion", "recommendation_champion"}
+    assert by_asset.keys() >= {*models, "product_embeddings"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for name in models:
+        bundle = read_bundle(snapshot / by_asset[name].data.tags["bundle"])
+        assert by_asset[name].data.tags["git_commit"] == bundle.info["git_commit"]
+        for dataset, version in bundle.info["data_versions"].items():
+            assert by_asset[name].data.tags[f"data.{dataset}"] == version
+    intent = by_asset["intent_model"]
+    chosen = read_bundle(snapshot / intent.data.tags["bundle"]).info
+    epochs = client.get_metric_history(intent.info.run_id, "validation_log_loss")
+    assert min(epochs, key=lambda epoch: epoch.value).step == chosen["chosen"]["epochs"]
+    assert intent.data.metrics["validation.lstm.auc"] == chosen["metrics"]["validation"]["lstm"]["pooled"]["auc"]
+    assert intent.data.params["model.units"] == str(chosen["configuration"]["model"]["units"])
+
+
 def test_intent_answers_as_the_contract_says(live):
     answer = client.ask(live.url, f"/predict?x={INTENT}")
     assert set(answer) == {"prediction", "model", "version", "time", "unknown_actions"}
