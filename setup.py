@@ -34,7 +34,7 @@ REQUIREMENTS = [
     "sagemaker>=3.27",
     # serving and command line
     "starlette>=0.46",
-    "uvicorn>=0.34",
+    "uvicorn[standard]>=0.34",  # httptools and uvloop: our limits on connections build on its protocol
     "orjson>=3.10",
     "prometheus-client>=0.22",
     "pydantic-settings>=2.8",

@@ -54,12 +54,13 @@ def ask(settings: Settings) -> None:
     url = local_server.wait_until_ready(settings)
     session = _example_session(settings)
     heading("Answers")
-    will_buy = local_server.ask(url, x=ACTIONS)
+    key = local_server.api_key(settings)
+    will_buy = local_server.ask(url, key, x=ACTIONS)
     say(
         f"  Will this cart be bought? [bold]{will_buy['prediction']:.1%}[/bold]   (model version {will_buy['version']})"
     )
     say(f"    curl '{url}/predict?x={ACTIONS}'")
-    following = local_server.ask(url, session=",".join(session))
+    following = local_server.ask(url, key, session=",".join(session))
     say(f"\n  Which products come next?   (model version {following['version']})")
     for rank, sku in enumerate(following["prediction"][:5], start=1):
         say(f"    {rank}. {sku}{'  (seen in this session)' * (sku in session)}")

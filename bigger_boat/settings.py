@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bigger_boat.errors import SettingsError
@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     warehouse_wait_s: float = Field(300, ge=0, description="how long to wait for another writer of the warehouse, in s")
     tracking: Literal["mlflow", "wandb", "off"] = Field("mlflow", description="where trainings are recorded")
     tracking_uri: str = Field("", description="address of the tracking service; empty: its local default")
+    api_key: SecretStr | None = Field(None, description="what a request to the endpoint must carry; empty: nothing")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 

@@ -35,12 +35,9 @@ def serve(
     stop: Annotated[bool, typer.Option(help="stop the server that a run left in the background")] = False,
 ) -> None:
     """Serve the endpoints; new versions are loaded without a restart."""
-    import logging
-
     from bigger_boat.console import say
     from bigger_boat.resources import local_server
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     quiet_tensorflow()
     settings = get_settings()
     if stop:
@@ -64,7 +61,9 @@ def predict(
 
     if (x is None) == (session is None):
         raise ServerError("Give either --x or --session.", "bigger-boat predict --x start,view,detail,add,view,end")
-    answer = local_server.ask(url or local_server.running_url(get_settings()), x=x, session=session)
+    settings = get_settings()
+    key = local_server.api_key(settings)
+    answer = local_server.ask(url or local_server.running_url(settings), key, x=x, session=session)
     say(escape(json.dumps(answer, indent=2)))
 
 

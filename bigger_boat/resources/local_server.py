@@ -23,18 +23,24 @@ from bigger_boat.settings import Settings
 PORTS_TRIED = 20
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
+LARGEST_LOG_BYTES = 20 * 1024 * 1024
+"""A start puts a larger log aside; the one before goes."""
 
 
 def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None:
     """Serve in this process until it is told to stop: all endpoints, or the one bundle."""
+    from bigger_boat.serving.guard import ServerOptions
+    from bigger_boat.serving.logs import log_as_json
     from bigger_boat.serving.server import run_server
 
+    log_as_json()
+    origins = tuple(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
     run_server(
         None if bundle else settings.endpoints_dir,
         bundle_dir=bundle,
         host=host,
         port=port,
-        allowed_origins=[origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip()],
+        options=ServerOptions(allowed_origins=origins, api_key=api_key(settings)),
         announce=lambda url: print(f"Serving at {url}; stop with Ctrl-C.", flush=True),
     )
 
@@ -50,6 +56,8 @@ def ensure_running(settings: Settings) -> str:
         return server["url"]
     log_path = settings.data_dir / "logs" / "server.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    if log_path.exists() and log_path.stat().st_size > LARGEST_LOG_BYTES:
+        log_path.replace(log_path.with_suffix(".log.1"))
     port = _free_port(settings.port)
     with log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -85,9 +93,15 @@ def wait_until_ready(settings: Settings, timeout_s: float = 120) -> str:
     return url
 
 
-def ask(url: str, **query: str | None) -> Mapping[str, Any]:
+def api_key(settings: Settings) -> str | None:
+    """Return the key that requests must carry, None where none is set."""
+    return settings.api_key.get_secret_value() if settings.api_key else None
+
+
+def ask(url: str, key: str | None = None, **query: str | None) -> Mapping[str, Any]:
     """Ask the public API: ``x`` (actions) or ``session`` (SKUs)."""
-    return client.ask(url, "/predict?" + urlencode({name: value for name, value in query.items() if value is not None}))
+    given = {name: value for name, value in query.items() if value is not None}
+    return client.ask(url, f"/predict?{urlencode(given)}", api_key=key)
 
 
 def stop(endpoints_dir: Path) -> int | None:

@@ -9,6 +9,7 @@ import dagster as dg
 from bigger_boat.errors import RequestError, ServerError
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.serving.handler import handle
+from bigger_boat.settings import get_settings
 
 
 class LocalPublicApi(dg.ConfigurableResource):
@@ -28,10 +29,11 @@ class LocalPublicApi(dg.ConfigurableResource):
 
     def get(self, query: str) -> dict[str, Any]:
         """Answer ``GET /predict?QUERY``. Raises ServerError with what came instead of an answer."""
+        from bigger_boat.resources import local_server
         from bigger_boat.serving import client
 
-        if self._host.is_up():
-            return client.ask(self.url, f"/predict?{query}")
+        if self._host.is_up():  # the key is no field of this resource: those are shown in the web UI
+            return client.ask(self.url, f"/predict?{query}", api_key=local_server.api_key(get_settings()))
         response = handle("GET", "/predict", query, {}, b"", self._invoke)
         answer = json.loads(response.body)
         if response.status != 200:

@@ -17,14 +17,19 @@ _POLL_S = 0.1
 
 
 def post_invocations(
-    base_url: str, name: str | None, request: Mapping[str, Any], *, timeout_s: float = 30.0
+    base_url: str,
+    name: str | None,
+    request: Mapping[str, Any],
+    *,
+    timeout_s: float = 30.0,
+    api_key: str | None = None,
 ) -> dict[str, Any]:
     """Ask an endpoint (``name`` None: a server of one bundle) and return the contract's answer.
 
     Raises RequestError with the server's own message if it declines, ServerError if it cannot be reached.
     """
     path = "/invocations" if name is None else f"/endpoints/{name}/invocations"
-    return ask(base_url, path, json.dumps(request).encode(), timeout_s=timeout_s)
+    return ask(base_url, path, json.dumps(request).encode(), timeout_s=timeout_s, api_key=api_key)
 
 
 def health(base_url: str, *, timeout_s: float = 5.0) -> dict[str, Any]:
@@ -32,11 +37,15 @@ def health(base_url: str, *, timeout_s: float = 5.0) -> dict[str, Any]:
     return ask(base_url, "/health", timeout_s=timeout_s)
 
 
-def ask(base_url: str, path: str, body: bytes | None = None, *, timeout_s: float = 30.0) -> Any:
+def ask(
+    base_url: str, path: str, body: bytes | None = None, *, timeout_s: float = 30.0, api_key: str | None = None
+) -> Any:
     """GET (or POST, with a body) and return the decoded JSON. Raises RequestError or ServerError."""
     request = urllib.request.Request(base_url.rstrip("/") + path, data=body)
     if body is not None:
         request.add_header("Content-Type", "application/json")
+    if api_key:
+        request.add_header("X-Api-Key", api_key)
     try:
         with _OPENER.open(request, timeout=timeout_s) as response:
             return _decode(response.read(), base_url)

@@ -1,9 +1,10 @@
 """Which model answers for which endpoint, and how it is replaced while requests run.
 
 Belongs here: loading versions beside the old one, checking, swapping, falling back. Does not belong here: HTTP
-(``server.py``), the directory's layout (``published.py``). All of it runs in threads; nothing here knows an event loop.
+(``app.py``), the directory's layout (``published.py``). All of it runs in threads; nothing here knows an event loop.
 """
 
+import gc
 import logging
 import os
 import threading
@@ -12,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigger_boat.errors import BiggerBoatError, BundleError, RequestError, ServerError
-from bigger_boat.serving.contract import DEFAULT_LIMITS, ENDPOINTS, Limits, format_answer, parse_request
-from bigger_boat.serving.predictor import Predictor, load_runtime
+from bigger_boat.errors import BiggerBoatError, BundleError, RequestError
+from bigger_boat.serving.contract import ENDPOINTS
+from bigger_boat.serving.graph import load_runtime
+from bigger_boat.serving.predictor import Predictor
 from bigger_boat.serving.published import PublishedEndpoint, endpoints_id, utc_now
 
 logger = logging.getLogger("bigger_boat.serving")
@@ -22,6 +24,9 @@ logger = logging.getLogger("bigger_boat.serving")
 WATCH_INTERVAL_S = 0.2
 _STOP_TIMEOUT_S = 20
 _CHECKED = "digests and golden answers"
+
+Verify = Callable[[Predictor], None]
+"""Replays the golden requests, which also warms the graph. Raises BundleError if an answer differs."""
 
 
 @dataclass
@@ -35,14 +40,10 @@ class Served:
     def version(self) -> str:
         return self.predictor.bundle.version
 
-    def answer(self, payload: Any, request_id: str, limits: Limits) -> dict[str, Any]:
-        request = parse_request(payload, limits)
-        try:
-            predictions = self.predictor.predict(request)
-        except ServerError as error:
-            logger.error("Version %s failed on request %s: %s", self.version, request_id, error)
-            raise
-        return format_answer(self.predictor.bundle.kind, self.version, request_id, predictions)
+    def names(self) -> tuple[str, str, str]:
+        """Return endpoint, model and version."""
+        bundle = self.predictor.bundle
+        return bundle.name, bundle.kind, bundle.version
 
     def describe(self) -> dict[str, Any]:
         bundle = self.predictor.bundle
@@ -52,14 +53,21 @@ class Served:
 class BundleHost:
     """One model for the life of the process: what runs in the container, and privately before publishing."""
 
-    def __init__(self, bundle_dir: Path, *, verify_golden: bool = True, limits: Limits = DEFAULT_LIMITS):
+    def __init__(self, bundle_dir: Path, *, verify: Verify | None):
         self.bundle_dir = Path(bundle_dir)
-        self.limits = limits
         self.failure: BundleError | None = None
-        self._verify_golden = verify_golden
+        self._verify = verify
         self._served: Served | None = None
         self._loaded = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def holding(cls, predictor: Predictor) -> "BundleHost":
+        """Return a host of a model that is loaded already; it needs no start."""
+        host = cls(predictor.bundle.directory, verify=None)
+        host._served = Served(predictor)
+        host._loaded.set()
+        return host
 
     def start(self, stop_server: Callable[[], None]) -> None:
         """Load in a thread; ``stop_server`` is called if the bundle cannot serve."""
@@ -84,17 +92,22 @@ class BundleHost:
             **(self._served.describe() if self._served else {"state": "loading"}),
         }
 
-    def answer(self, _name: str | None, payload: Any, request_id: str) -> dict[str, Any]:
-        """Answer a contract request. Raises RequestError: 400 for a bad one, 503 while the model is loading."""
+    def serving(self) -> list[tuple[str, str, str]]:
+        """Return endpoint, model and version of what serves."""
+        return [self._served.names()] if self._served else []
+
+    def served(self, _name: str | None) -> Served:
+        """Return what answers. Raises RequestError (503) while the model is being loaded."""
         if self._served is None:
             raise RequestError("The model is being loaded; ask again in a few seconds.", "loading", 503)
-        return self._served.answer(payload, request_id, self.limits)
+        return self._served
 
     def _load(self, stop_server: Callable[[], None]) -> None:
         try:
+            load_runtime()
             predictor = Predictor.load(self.bundle_dir)
-            if self._verify_golden:
-                predictor.verify_golden()
+            if self._verify:
+                self._verify(predictor)
             self._served = Served(predictor)
         except Exception as error:
             self.failure = error if isinstance(error, BundleError) else BundleError(_reason(error))
@@ -106,11 +119,10 @@ class BundleHost:
 class EndpointsHost:
     """All endpoints of a data directory, following each one's ``current``."""
 
-    def __init__(self, root: Path, *, limits: Limits = DEFAULT_LIMITS, interval_s: float = WATCH_INTERVAL_S):
+    def __init__(self, root: Path, *, verify: Verify, interval_s: float = WATCH_INTERVAL_S):
         self.root = Path(root)
-        self.limits = limits
         self._interval_s = interval_s
-        self._endpoints = {name: LiveEndpoint(PublishedEndpoint(self.root, name)) for name in ENDPOINTS}
+        self._endpoints = {name: LiveEndpoint(PublishedEndpoint(self.root, name), verify) for name in ENDPOINTS}
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -138,17 +150,24 @@ class EndpointsHost:
             "endpoints": endpoints,
         }
 
-    def answer(self, name: str | None, payload: Any, request_id: str) -> dict[str, Any]:
-        """Answer a contract request. Raises RequestError: 404 no such endpoint, 503 no model, 400 a bad one."""
+    def serving(self) -> list[tuple[str, str, str]]:
+        """Return endpoint, model and version of all that serve."""
+        return [served.names() for endpoint in self._endpoints.values() if (served := endpoint.served)]
+
+    def served(self, name: str | None) -> Served:
+        """Return what answers now; a request reads it once, and finishes on the version it began with.
+
+        Raises RequestError: 404 no such endpoint, 503 no model.
+        """
         endpoint = self._endpoints.get(name or "")
         if endpoint is None:
             raise RequestError(f"There is no such endpoint; there is {', '.join(self._endpoints)}.", "not_found", 404)
-        served = endpoint.served  # read once: the request finishes on the version it began with
+        served = endpoint.served
         if served is None:
             code = "no_model" if self.is_ready() else "loading"
             hint = "materialize its endpoint asset" if self.is_ready() else "ask again in a few seconds"
             raise RequestError(f"The {name} endpoint has no model yet: {hint}.", code, 503)
-        return served.answer(payload, request_id, self.limits)
+        return served
 
     def _watch(self, stop_server: Callable[[], None]) -> None:
         identity = _identity(self.root)
@@ -175,8 +194,9 @@ class EndpointsHost:
 class LiveEndpoint:
     """One endpoint: what serves now, and the step to what is current."""
 
-    def __init__(self, published: PublishedEndpoint):
+    def __init__(self, published: PublishedEndpoint, verify: Verify):
         self.published = published
+        self._verify = verify
         self.served: Served | None = None
         self._given_up: str | None = None
         self._recorded: str | None = None
@@ -214,9 +234,11 @@ class LiveEndpoint:
             if (bundle.name, bundle.version) != (self.published.name, version):
                 text = f"{bundle.name} version {bundle.version} lies where {self.published.name} {version} belongs."
                 raise BundleError(text)
-            predictor.verify_golden()
+            self._verify(predictor)
         except Exception as error:
             return [_reason(error)]
+        finally:
+            gc.collect()  # graphs are cycles: what was refused or replaced before goes now, not at some later time
         self.served = Served(predictor)
         logger.info("%s: version %s serves.", self.published.name, version)
         return []

@@ -21,6 +21,9 @@ Invoke = Callable[[str, dict[str, Any]], dict[str, Any]]
 _INTENT_TOKENS = frozenset({*ACTIONS, *ACTION_ALIASES, *SESSION_MARKERS})
 _POSTED = {"/v1/intent": "intent", "/v1/recommendations": "recommendation"}
 _METHODS = {"/predict": "GET", "/health": "GET", **dict.fromkeys(_POSTED, "POST")}
+PATHS = tuple(_METHODS)
+"""Every path of the public API."""
+
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 

@@ -1,7 +1,7 @@
 """A loaded bundle: contract requests in, contract predictions out.
 
 Belongs here: padding sessions into the SavedModel's inputs and reading its outputs. Does not belong here: HTTP
-(``server.py``), swapping versions (``endpoints.py``). TensorFlow is imported when a bundle is loaded, not before.
+(``app.py``), batches over requests (``batching.py``), swapping versions (``endpoints.py``), TensorFlow (``graph.py``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,49 +13,39 @@ import numpy as np
 from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
 from bigger_boat.errors import BundleError, ServerError
 from bigger_boat.ml.bundle import Bundle, read_bundle
-from bigger_boat.ml.gate import check_golden
-from bigger_boat.serving.contract import Limits, PredictionRequest, Session, parse_request
+from bigger_boat.serving.contract import PredictionRequest, Session
+from bigger_boat.serving.graph import Graph
 
 _OUTPUTS = {
     "recommendation": frozenset({"skus", "scores", "fallback", "unknown"}),
     "intent": frozenset({"purchase_probability", "unknown"}),
 }
 _REQUIRED_INPUTS = frozenset({"actions", "skus", "timestamps_ms"})
+_OPTIONAL_INPUTS = frozenset({"at_ms", "k", "exclude_seen"})
 _LARGEST_CALL_CELLS = 262_144
 """Padded cells (sessions times longest) of one call of the graph: one long session must not blow up a batch."""
-
-_GOLDEN_LIMITS = Limits(k=2**31 - 1)
-
-
-def load_runtime() -> None:
-    """Import TensorFlow now (seconds), so that the first model does not wait for it."""
-    import tensorflow  # noqa: F401
+LARGEST_CALL_SESSIONS = 64
+"""Sessions of one call: each needs a score per product, and more at once are not answered faster."""
 
 
 class Predictor:
     """One version of one model, ready to answer. Safe to call from several threads."""
 
-    def __init__(self, bundle: Bundle, loaded: Any):
+    def __init__(self, bundle: Bundle, graph: Graph):
         self.bundle = bundle
-        self._loaded = loaded  # owns the variables and tables of the signature
-        self._signature = loaded.signatures["serving_default"]
-        self._inputs = frozenset(self._signature.structured_input_signature[1])
+        self._graph = graph
         self._require_signature()
 
     @classmethod
     def load(cls, directory: Path) -> "Predictor":
         """Verify the bundle in ``directory`` and load its graph. Raises BundleError with the reason."""
         bundle = read_bundle(directory)
-        import tensorflow as tf
-
         try:
-            loaded = tf.saved_model.load(str(bundle.saved_model))
-            return cls(bundle, loaded)
-        except BundleError:
-            raise
+            graph = Graph(bundle.saved_model)
         except Exception as error:
             text = f"The SavedModel of {bundle.name} version {bundle.version} cannot be loaded: {_first_line(error)}"
             raise BundleError(text, "Materialize the model again.") from error
+        return cls(bundle, graph)
 
     def predict(self, request: PredictionRequest) -> list[dict[str, Any]]:
         """Return one prediction per session, in order. Raises ServerError if the graph fails or answers no numbers."""
@@ -68,34 +58,18 @@ class Predictor:
                 predictions[row] = answer
         return predictions
 
-    def verify_golden(self) -> None:
-        """Replay the golden requests, which also warms the graph. Raises BundleError if an answer differs."""
-        answers = [self.predict(parse_request(entry["request"], _GOLDEN_LIMITS)) for entry in self.bundle.golden]
-        check = check_golden(self.bundle.golden, answers)
-        if not check.passed:
-            raise BundleError(check.description, "Materialize the model again; the export changed its answers.")
-
     def _call(self, sessions: list[Session], at_ms: list[int], k: int, exclude_seen: bool) -> list[dict[str, Any]]:
-        import tensorflow as tf
-
-        inputs = {
-            name: tf.constant(value)
-            for name, value in _padded(sessions, at_ms, k, exclude_seen).items()
-            if name in self._inputs
-        }
         try:
-            outputs = {name: tensor.numpy() for name, tensor in self._signature(**inputs).items()}
+            outputs = self._graph(_padded(sessions, at_ms, k, exclude_seen))
         except Exception as error:
             raise ServerError(f"The model failed to answer: {_first_line(error)}") from error
         read = _rankings if self.bundle.name == "recommendation" else _probabilities
         return read(sessions, outputs)
 
     def _require_signature(self) -> None:
-        lacking = _REQUIRED_INPUTS - self._inputs
-        lacking |= _OUTPUTS[self.bundle.name] - frozenset(self._signature.structured_outputs)
-        known = _REQUIRED_INPUTS | {"at_ms", "k", "exclude_seen"}
-        if lacking or not self._inputs <= known:
-            odd = sorted(lacking) or sorted(self._inputs - known)
+        lacking = (_REQUIRED_INPUTS - self._graph.inputs) | (_OUTPUTS[self.bundle.name] - self._graph.outputs)
+        odd = sorted(lacking) or sorted(self._graph.inputs - _REQUIRED_INPUTS - _OPTIONAL_INPUTS)
+        if odd:
             text = f"The signature of {self.bundle.name} version {self.bundle.version} does not fit: {', '.join(odd)}."
             raise BundleError(text, "Export the model with the inputs and outputs of the endpoint contract.")
 
@@ -105,7 +79,8 @@ def _calls(sessions: Sequence[Session]) -> Iterator[list[int]]:
     rows = sorted(range(len(sessions)), key=lambda row: len(sessions[row]))
     chunk: list[int] = []
     for row in rows:
-        if chunk and (len(chunk) + 1) * len(sessions[row]) > _LARGEST_CALL_CELLS:
+        cells = (len(chunk) + 1) * len(sessions[row])
+        if chunk and (cells > _LARGEST_CALL_CELLS or len(chunk) == LARGEST_CALL_SESSIONS):
             yield chunk
             chunk = []
         chunk.append(row)

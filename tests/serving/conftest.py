@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,8 +43,8 @@ def bundles(tmp_path_factory) -> dict[str, Bundle]:
 def start_server() -> Iterator[Callable[..., Server]]:
     started: list[Server] = []
 
-    def start(mode: str, directory: Path, port: int = 0) -> Server:
-        started.append(Server(mode, directory, port))
+    def start(mode: str, directory: Path, port: int = 0, **told: Any) -> Server:
+        started.append(Server(mode, directory, port, **told))
         return started[-1]
 
     yield start

@@ -18,6 +18,7 @@ from bigger_boat.errors import BundleError, ServerError
 from bigger_boat.ml.golden import compare_golden
 from bigger_boat.serving.contract import PredictionRequest, Session, parse_request
 from bigger_boat.serving.predictor import Predictor
+from bigger_boat.serving.server import replay_golden
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def predict(predictor, **request):
 
 
 def test_golden_answers_are_reproduced(recommender, intent):
-    recommender.verify_golden()
-    intent.verify_golden()
+    replay_golden(recommender)
+    replay_golden(intent)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 1000])
@@ -77,7 +78,6 @@ def test_a_batch_equals_its_rows_in_order(recommender):
     together = predict(recommender, sessions=sessions)
     apart = [predict(recommender, sessions=[session])[0] for session in sessions]
     assert compare_golden(apart, together) == []
-    assert [answer["skus"] for answer in together] == [answer["skus"] for answer in apart]
 
 
 def test_one_long_session_does_not_pad_the_batch(recommender):
@@ -95,14 +95,14 @@ def test_one_long_session_does_not_pad_the_batch(recommender):
         answers = predict(recommender, sessions=sessions, k=1)
     finally:
         recommender._call = call
-    assert shapes == [(255, 1), (1, 10_000)]
+    assert shapes == [(64, 1), (64, 1), (64, 1), (63, 1), (1, 10_000)]
     wanted = [rank_offline([session[0]], 1)["skus"] for session in sessions]
     assert [answer["skus"] for answer in answers] == wanted
 
 
 def test_a_model_that_disagrees_with_its_golden_answers_is_no_good(bundles):
     with pytest.raises(BundleError, match="differ from the offline ones"):
-        Predictor.load(bundles["disagrees"].directory).verify_golden()
+        replay_golden(Predictor.load(bundles["disagrees"].directory))
 
 
 def test_a_graph_that_cannot_be_read(tmp_path):

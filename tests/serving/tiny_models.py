@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,21 @@ FOLLOWS = np.array(
 POPULARITY = np.array([0.5, 0.4, 0.3, 0.2, 0.1], dtype=np.float32)
 
 SERVER = """
-import sys
+import json, sys
 from pathlib import Path
 from bigger_boat.errors import BiggerBoatError
+from bigger_boat.serving.guard import Guards, ServerOptions
+from bigger_boat.serving.logs import log_as_json
 from bigger_boat.serving.server import run_server
-mode, directory, port = sys.argv[1:4]
+mode, directory, port, told = sys.argv[1:5]
 where = {"bundle_dir": Path(directory)} if mode == "bundle" else {"endpoints_dir": Path(directory)}
 try:
     announce = lambda url: print(url, flush=True)
-    run_server(**where, port=int(port), allowed_origins=["https://shop.example"], announce=announce)
+    log_as_json()
+    told = json.loads(told)
+    guards = Guards(**told.pop("guards", {}))
+    options = ServerOptions(allowed_origins=("https://shop.example",), guards=guards, **told)
+    run_server(**where, port=int(port), options=options, announce=announce)
 except BiggerBoatError as error:
     sys.exit(f"refused: {error}")
 """
@@ -147,13 +154,22 @@ def make_bundle(root: Path, name: str, export: Callable[[Path], object], golden:
 
 
 class Server:
-    """The real server in a process of its own."""
+    """The real server in a process of its own. ``told`` are ServerOptions, ``guards`` among them; ``log`` its log."""
 
-    def __init__(self, mode: str, directory: Path, port: int = 0):
+    def __init__(self, mode: str, directory: Path, port: int = 0, **told: Any):
         self.directory = directory
-        command = [sys.executable, "-c", SERVER, mode, str(directory), str(port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="server-log-")  # noqa: SIM115  (it lives as long as the server)
+        command = [sys.executable, "-c", SERVER, mode, str(directory), str(port), json.dumps(told)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         self.url = self.process.stdout.readline().strip()
+        self.port = int(self.url.rpartition(":")[2] or 0)
+
+    def log(self) -> str:
+        """Return what the server has written so far."""
+        return Path(self._log.name).read_text()
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
 
     def stop(self) -> int:
         self.process.terminate()

@@ -1,0 +1,218 @@
+"""The HTTP application: routes from the contract's paths to models, over Starlette.
+
+Belongs here: which path answers what. Does not belong here: what an answer says (``handler.py``, ``contract.py``),
+which model gives it (``endpoints.py``), limits and logs (``guard.py``), sockets (``server.py``).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bigger_boat.errors import RequestError
+from bigger_boat.serving.batching import Batcher
+from bigger_boat.serving.contract import ENDPOINTS, PredictionRequest, format_answer, parse_request
+from bigger_boat.serving.endpoints import BundleHost, EndpointsHost
+from bigger_boat.serving.guard import RECORD, BodyReader, Guard, Record, ServerOptions, error_body
+from bigger_boat.serving.handler import PATHS, handle
+from bigger_boat.serving.metrics import CONTENT_TYPE, Metrics
+from bigger_boat.serving.openapi import describe_bundle_server, describe_endpoints_server
+
+logger = logging.getLogger("bigger_boat.serving")
+
+ModelHost = BundleHost | EndpointsHost
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_JSON = "application/json"
+_PUBLIC_WORKERS = 16
+_PARSED_HERE_BYTES = 16 * 1024
+"""A larger body is parsed in a thread: other requests do not wait for it."""
+
+
+def create_app(host: ModelHost, options: ServerOptions) -> Starlette:
+    """Return the ASGI application over a host of models, which the caller starts and stops."""
+    app = _Application(host, options)
+    is_bundle = isinstance(host, BundleHost)
+    document = describe_bundle_server(options.limits) if is_bundle else describe_endpoints_server(options.limits)
+    description = orjson.dumps(document)
+
+    async def openapi(_request: Request) -> Response:
+        return Response(description, media_type=_JSON)
+
+    routes = [
+        _route("/ping", "GET", app.ready),
+        _route("/ready", "GET", app.ready),
+        _route("/live", "GET", app.live),
+        _route("/metrics", "GET", app.show_metrics),
+        _route("/openapi.json", "GET", openapi),
+    ]
+    if is_bundle:
+        routes += [_route("/invocations", "POST", app.invocations), _route("/health", "GET", app.health)]
+    else:
+        routes.append(_route("/endpoints/{name}/invocations", "POST", app.invocations))
+        routes.append(Route("/{path:path}", app.public, methods=_METHODS))
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, options=options, metrics=app.metrics)],
+        exception_handlers={
+            RequestError: _on_request_error,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_fault,
+        },
+        lifespan=app.lifespan,
+    )
+
+
+class _Application:
+    """What the routes share."""
+
+    def __init__(self, host: ModelHost, options: ServerOptions):
+        self.host = host
+        self.options = options
+        self.metrics = Metrics(host.serving)
+        self._bodies = BodyReader(options.limits, options.guards)
+        self._batchers: dict[str, Batcher] = {}
+        self._workers: ThreadPoolExecutor
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        """Hold the threads that answer."""
+        self._workers = ThreadPoolExecutor(_PUBLIC_WORKERS, thread_name_prefix="public")
+        for name in ENDPOINTS:
+            batcher = Batcher(
+                name, queue_sessions=self.options.guards.queue_sessions, on_batch=self.metrics.observe_batch
+            )
+            self._batchers[name] = batcher
+            self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
+        try:
+            yield
+        finally:
+            self._workers.shutdown(cancel_futures=True)
+            for batcher in self._batchers.values():
+                batcher.close()
+
+    async def live(self, _request: Request) -> Response:
+        return Response(b'{"status":"alive"}', media_type=_JSON)
+
+    async def ready(self, _request: Request) -> Response:
+        return Response(status_code=200 if self.host.is_ready() else 503)
+
+    async def health(self, _request: Request) -> Response:
+        return Response(orjson.dumps(self.host.health()), media_type=_JSON)
+
+    async def show_metrics(self, _request: Request) -> Response:
+        return Response(self.metrics.render(), media_type=CONTENT_TYPE)
+
+    async def invocations(self, request: Request) -> Response:
+        record: Record = request.scope[RECORD]
+        body = await self._bodies.read(request)
+        if len(body) <= _PARSED_HERE_BYTES:
+            asked = self._parse(body)
+        else:
+            asked = await asyncio.get_running_loop().run_in_executor(None, self._parse, body)
+        answer = await self._answer(request.path_params.get("name"), asked, record)
+        return Response(orjson.dumps(answer), media_type=_JSON)
+
+    async def public(self, request: Request) -> Response:
+        """The public API's handler is synchronous, as Lambda runs it: it has a thread, and asks this loop."""
+        record: Record = request.scope[RECORD]
+        record.route = path if (path := request.url.path.rstrip("/")) in PATHS else "other"
+        body = await self._bodies.read(request)
+        loop = asyncio.get_running_loop()
+
+        def invoke(name: str, payload: dict[str, Any]) -> dict[str, Any]:
+            asked = parse_request(payload, self.options.limits)
+            return asyncio.run_coroutine_threadsafe(self._answer(name, asked, record), loop).result()
+
+        def work() -> Any:
+            return handle(
+                request.method,
+                request.url.path,
+                request.url.query,
+                dict(request.headers),
+                body,
+                invoke,
+                health=self.host.health,
+                allowed_origins=self.options.allowed_origins,
+                limits=self.options.limits,
+            )
+
+        answer = await loop.run_in_executor(self._workers, work)
+        return Response(answer.body, answer.status, answer.headers)
+
+    def _parse(self, body: bytes) -> PredictionRequest:
+        try:
+            payload = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise RequestError("The body is no valid JSON.", "invalid_json") from error
+        return parse_request(payload, self.options.limits)
+
+    async def _answer(self, name: str | None, asked: PredictionRequest, record: Record) -> dict[str, Any]:
+        served = self.host.served(name)
+        record.endpoint, record.model, record.version = served.names()
+        record.sessions = len(asked.sessions)
+        timeout_s = self.options.guards.answer_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                predictions = await self._batchers[record.endpoint].answer(served.predictor, asked)
+        except TimeoutError:
+            text = f"The model did not answer within {timeout_s:g} seconds."
+            raise RequestError(text, "model_too_slow", 503) from None
+        except RequestError:
+            raise
+        except Exception as error:
+            logger.error("The model failed: %s", error, extra={"fields": {"request_id": record.request_id}})
+            raise RequestError("The model failed to answer this request.", "model_failed", 500) from error
+        return format_answer(record.model, record.version, record.request_id, predictions)
+
+
+def _route(path: str, method: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A route that answers other methods with 405; Starlette's own would pass them on to the catch-all."""
+
+    async def answer(request: Request) -> Response:
+        request.scope[RECORD].route = path
+        if request.method != method and (request.method, method) != ("HEAD", "GET"):
+            response = _error(405, "method_not_allowed", f"This path answers {method}.")
+            response.headers["Allow"] = method
+            return response
+        return await endpoint(request)
+
+    return Route(path, answer, methods=_METHODS)
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    return Response(error_body(code, message), status, media_type=_JSON)
+
+
+async def _on_request_error(_request: Request, error: RequestError) -> Response:
+    return _error(error.status, error.code, error.message)
+
+
+async def _on_http_error(_request: Request, error: HTTPException) -> Response:
+    codes = {
+        404: ("not_found", "There is nothing here."),
+        405: ("method_not_allowed", "This path answers another method."),
+    }
+    response = _error(error.status_code, *codes.get(error.status_code, ("http_error", str(error.detail))))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
+    return Response(status_code=400)  # nobody reads it
+
+
+async def _on_fault(_request: Request, _error: Exception) -> Response:
+    """Ours, not the caller's; Starlette raises it again behind this answer, and uvicorn logs it."""
+    return _error(500, "internal_error", "The server failed on this request.")

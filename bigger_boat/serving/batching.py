@@ -1,0 +1,156 @@
+"""Requests that wait together are answered together.
+
+Belongs here: the bounded queue of an endpoint and the thread that drains it. Does not belong here: what a model is
+(``predictor.py``), which one answers (``endpoints.py``), HTTP (``app.py``).
+
+There is no timer: whatever has come while a batch was running is the next batch. One client alone never waits, and
+many clients share one pass over the product matrix.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bigger_boat.errors import RequestError
+from bigger_boat.serving.contract import PredictionRequest
+from bigger_boat.serving.predictor import LARGEST_CALL_SESSIONS, Predictor
+
+Predictions = list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Job:
+    predictor: Predictor
+    request: PredictionRequest
+    future: asyncio.Future
+    loop: asyncio.AbstractEventLoop
+    result: Predictions | Exception | None = None
+
+    def fits(self, other: "_Job") -> bool:
+        """Whether one call can answer both: the same version, k and exclusion."""
+        mine, others = self.request, other.request
+        same_rules = (mine.k, mine.exclude_seen) == (others.k, others.exclude_seen)
+        return self.predictor is other.predictor and same_rules
+
+
+class Batcher:
+    """The queue of one endpoint. Each job carries its version: a swap needs no pause, and nothing is mixed."""
+
+    def __init__(self, name: str, *, queue_sessions: int, on_batch: Callable[[str, int, float], None] | None = None):
+        """``queue_sessions`` bounds what waits; ``on_batch`` hears name, sessions and seconds of a batch."""
+        self.name = name
+        self._queue_sessions = queue_sessions
+        self._on_batch = on_batch
+        self._jobs: deque[_Job] = deque()
+        self._waiting_sessions = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name=f"answer-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting_sessions(self) -> int:
+        return self._waiting_sessions
+
+    async def answer(self, predictor: Predictor, request: PredictionRequest) -> Predictions:
+        """Wait in the queue for the predictions. Raises RequestError (503 ``overloaded``) where the queue is full."""
+        loop = asyncio.get_running_loop()
+        job = _Job(predictor, request, loop.create_future(), loop)
+        with self._changed:
+            count = len(request.sessions)
+            if self._closed or (self._jobs and self._waiting_sessions + count > self._queue_sessions):
+                raise RequestError("Too many requests are waiting; ask again in a moment.", "overloaded", 503)
+            self._jobs.append(job)
+            self._waiting_sessions += count
+            self._changed.notify()
+        return await job.future
+
+    def close(self) -> None:
+        """Answer what waits, then end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                batch = self._take()
+            if batch:
+                self._answer(batch)
+
+    def _take(self) -> list[_Job]:
+        """Take the oldest job and those behind it that fit into its call; who is gone is dropped."""
+        batch: list[_Job] = []
+        left: deque[_Job] = deque()
+        sessions = 0
+        for job in self._jobs:
+            count = len(job.request.sessions)
+            if job.future.cancelled():
+                self._waiting_sessions -= count
+            elif not batch or (sessions + count <= LARGEST_CALL_SESSIONS and job.fits(batch[0])):
+                batch.append(job)
+                sessions += count
+            else:
+                left.append(job)
+        self._jobs = left
+        self._waiting_sessions -= sessions
+        return batch
+
+    def _answer(self, batch: list[_Job]) -> None:
+        began = time.perf_counter()
+        first = batch[0]
+        try:
+            predictions = first.predictor.predict(_merged([job.request for job in batch]))
+            start = 0
+            for job in batch:
+                job.result = predictions[start : start + len(job.request.sessions)]
+                start += len(job.request.sessions)
+        except Exception:
+            for job in batch:  # one request's fault must not be its neighbours'
+                job.result = _alone(job)
+        if self._on_batch:
+            self._on_batch(self.name, sum(len(job.request.sessions) for job in batch), time.perf_counter() - began)
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        for job in batch:
+            by_loop.setdefault(job.loop, []).append(job)
+        for loop, jobs in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed; nobody waits there any more
+                loop.call_soon_threadsafe(_deliver, jobs)
+
+
+def _merged(requests: list[PredictionRequest]) -> PredictionRequest:
+    if len(requests) == 1:
+        return requests[0]
+    return PredictionRequest(
+        sessions=[session for request in requests for session in request.sessions],
+        at_ms=[time_ms for request in requests for time_ms in request.at_ms],
+        k=requests[0].k,
+        exclude_seen=requests[0].exclude_seen,
+    )
+
+
+def _alone(job: _Job) -> Predictions | Exception:
+    try:
+        return job.predictor.predict(job.request)
+    except Exception as error:
+        return error
+
+
+def _deliver(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue  # it was cancelled: its time was over, or its client is gone
+        if isinstance(job.result, Exception):
+            job.future.set_exception(job.result)
+        else:
+            job.future.set_result(job.result)

@@ -1,0 +1,37 @@
+"""Logs as one JSON object per line, on standard error.
+
+Belongs here: their form. Does not belong here: what is logged of a request (``guard.py``: no session, no product).
+"""
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import orjson
+
+_QUIET = ("tensorflow", "absl", "httpx", "uvicorn.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """``time``, ``level``, ``logger``, ``event``, and the fields that came as ``extra={"fields": {...}}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def log_as_json(level: int = logging.INFO) -> None:
+    """Let every logger of this process write JSON to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)

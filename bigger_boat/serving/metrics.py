@@ -1,0 +1,82 @@
+"""What Prometheus reads at ``/metrics``. Every label has few values: routes, methods, statuses, endpoints.
+
+Belongs here: names, units and buckets. Does not belong here: when something is counted (``guard.py``, ``batching.py``).
+"""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+LATENCY_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 4.0, 16.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+Serving = Callable[[], list[tuple[str, str, str]]]
+"""What serves now: endpoint, model and version of each."""
+
+
+class Metrics:
+    """The counts of one server. ``in_flight`` is the number of requests that are being answered."""
+
+    def __init__(self, serving: Serving):
+        self.registry = CollectorRegistry()
+        self.in_flight = 0
+        self._requests = Counter(
+            "bigger_boat_requests", "Requests answered.", ("route", "method", "status"), registry=self.registry
+        )
+        self._latency = Histogram(
+            "bigger_boat_request_seconds",
+            "Time from the head of a request to the end of its answer.",
+            ("route",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._batches = Histogram(
+            "bigger_boat_batch_sessions",
+            "Sessions answered together.",
+            ("endpoint",),
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Counter(
+            "bigger_boat_batch_seconds", "Time spent in models.", ("endpoint",), registry=self.registry
+        )
+        in_flight = Gauge("bigger_boat_requests_in_flight", "Requests being answered.", registry=self.registry)
+        in_flight.set_function(lambda: self.in_flight)
+        self.registry.register(_ServingCollector(serving))
+        ProcessCollector(registry=self.registry)
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        method = method if method in _METHODS else "other"
+        self._requests.labels(route, method, status).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def observe_batch(self, endpoint: str, sessions: int, seconds: float) -> None:
+        self._batches.labels(endpoint).observe(sessions)
+        self._batch_seconds.labels(endpoint).inc(seconds)
+
+    def watch_queue(self, endpoint: str, waiting: Callable[[], int]) -> None:
+        """Show how many sessions wait in the queue of an endpoint."""
+        name, text = f"bigger_boat_queue_sessions_{endpoint}", f"Sessions that wait for {endpoint}."
+        Gauge(name, text, registry=self.registry).set_function(waiting)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _ServingCollector:
+    """Names the versions that serve at the moment of the question: no label value stays behind after a swap."""
+
+    def __init__(self, serving: Serving):
+        self._serving = serving
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "bigger_boat_serving", "1 for each version that serves.", labels=("endpoint", "model", "version")
+        )
+        for labels in self._serving():
+            family.add_metric(labels, 1)
+        yield family
