@@ -36,7 +36,8 @@ class Graph:
 
         v1 = tf.compat.v1
         with tf.Graph().as_default() as graph:
-            session = v1.Session(graph=graph)
+            # operations run one after the other, each on all cores: handing them around costs more than it wins
+            session = v1.Session(graph=graph, config=v1.ConfigProto(inter_op_parallelism_threads=1))
             described = v1.saved_model.load(session, [tf.saved_model.SERVING], str(directory)).signature_def[SIGNATURE]
         self.inputs = frozenset(described.inputs)
         self.outputs = frozenset(described.outputs)

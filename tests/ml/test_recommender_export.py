@@ -13,7 +13,7 @@ from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
 from bigger_boat.ml.prod2vec import ProductEmbeddings
 from bigger_boat.ml.ranking import EventSession
 from bigger_boat.ml.recommender_evaluation import evaluate
-from bigger_boat.ml.recommender_export import SavedModelRanker, export_knn
+from bigger_boat.ml.recommender_export import SavedModelRanker, _top_k, export_knn
 
 CONFIG = KnnConfig(decay=0.4, popularity_weight=0.1, last_bonus=-0.3, revisit_bonus=0.3, revisit_decay=0.7)
 
@@ -41,6 +41,21 @@ for request in json.load(sys.stdin):
     })
 json.dump(answers, sys.stdout)
 """
+
+
+@pytest.mark.parametrize("width", [4_096, 5_000])
+@pytest.mark.parametrize("k", [1, 20, 1_000, 4_096])
+def test_the_fast_top_k_is_top_k_ties_included(width, k):
+    """Values in few steps, so that nearly everything ties; rows of one value, and of excluded products."""
+    generator = np.random.default_rng(k)
+    values = generator.integers(0, 40, (5, width)).astype(np.float32)
+    values[1] = 7.0
+    values[2, generator.integers(0, width, 3_000)] = np.finfo(np.float32).min
+    values[3] = generator.normal(size=width)
+    top, places = (part.numpy() for part in _top_k(values, k, width))
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :k]  # ties: the lower column first
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(top, np.take_along_axis(values, expected, axis=1))
 
 
 def random_sessions(count, products, seed):
