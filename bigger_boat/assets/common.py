@@ -37,6 +37,7 @@ GATE_SENTENCES = {
     "beats_session_popularity": "Better in MRR@20 than the session's own popular products, on validation.",
     "passed_the_champions_gate": "It was judged as a champion and fitted again on all days.",
     "endpoint_agrees_with_offline": "Served over HTTP, it answers the golden requests as it did offline.",
+    "version_was_taken": "There was room for it, and the server that is up took it.",
 }
 
 Preset = TypeVar("Preset")

@@ -8,14 +8,15 @@ import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, gate_specs, readable_failures, shown, table
 from bigger_boat.errors import BundleError, GateRefused, RequestError
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.endpoint_host import LocalEndpointHost, PublishResult
 from bigger_boat.resources.public_api import LocalPublicApi
 from bigger_boat.resources.storage import LocalStorage
 
 if TYPE_CHECKING:
     from bigger_boat.ml.bundle import Bundle
+    from bigger_boat.ml.gate import GateCheck
 
-GATE = ("bundle_is_intact", "passed_the_champions_gate", "endpoint_agrees_with_offline")
+GATE = ("bundle_is_intact", "passed_the_champions_gate", "endpoint_agrees_with_offline", "version_was_taken")
 INTENT_QUESTION = "x=start,view,detail,add,view,end"
 
 
@@ -98,7 +99,9 @@ def _publish(
         yield from shown(checks[2:])
         gate.require(checks, f"Version {bundle.version} of {name}")
         before = endpoint_host.serving_version(name)
-        result = endpoint_host.publish(name, directory).require()
+        result, taken = _hand_over(bundle, endpoint_host)
+        yield from shown([taken])
+        gate.require([taken], f"Version {bundle.version} of {name}")
     stays = before == bundle.version
     yield dg.Output(
         address,
@@ -114,6 +117,17 @@ def _publish(
             "window": bundle.info["refit"],
         },
     )
+
+
+def _hand_over(bundle: "Bundle", endpoint_host: LocalEndpointHost) -> tuple[PublishResult, "GateCheck"]:
+    """Publish; return what became of it, also as a check that can be shown before the gate refuses."""
+    from bigger_boat.ml.gate import GateCheck
+
+    try:
+        result = endpoint_host.publish(bundle.name, bundle.directory)
+    except (BundleError, GateRefused) as error:
+        result = PublishResult(bundle.name, bundle.version, "refused", error.message, endpoint_host.url)
+    return result, GateCheck("version_was_taken", result.state != "refused", result.sentence)
 
 
 def _private_answers(bundle: "Bundle", endpoint_host: LocalEndpointHost) -> list[list[dict]]:

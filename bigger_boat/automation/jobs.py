@@ -1,6 +1,12 @@
 """Jobs: what a person starts from the web UI besides materializing assets by hand."""
 
+from typing import Literal
+
 import dagster as dg
+from pydantic import Field
+
+from bigger_boat.errors import BundleError
+from bigger_boat.resources.endpoint_host import LocalEndpointHost
 
 JOB_TIMEOUT_S = 4 * 60 * 60
 """A run that lasts longer is ended by run monitoring; there is no timeout by default."""
@@ -21,4 +27,30 @@ retrain_job = dg.define_asset_job(
     tags=TIMEOUT_TAG,
 )
 
-JOBS = [heal_days_job, retrain_job]
+
+class Rollback(dg.Config):
+    """What should serve again."""
+
+    endpoint: Literal["recommendation", "intent"] = Field(description="The endpoint to roll back.")
+    version: str | None = Field(None, description="The version to go back to; default: the one that served before.")
+
+
+@dg.op(description="Let an earlier version serve again; the one that serves does not return by itself.")
+def roll_back(context: dg.OpExecutionContext, config: Rollback, endpoint_host: LocalEndpointHost) -> str:
+    try:
+        result = endpoint_host.rollback(config.endpoint, config.version)
+    except BundleError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    if result.state == "refused":
+        raise dg.Failure(result.sentence, allow_retries=False)
+    metadata = {"version": result.version, "state": result.state, "sentence": result.sentence, "rolled_back": True}
+    context.log_event(dg.AssetObservation(f"{config.endpoint}_endpoint", metadata=metadata))
+    return result.version
+
+
+@dg.job(description="Let an earlier version of an endpoint serve again, without a restart.", tags=TIMEOUT_TAG)
+def rollback_job() -> None:
+    roll_back()
+
+
+JOBS = [heal_days_job, retrain_job, rollback_job]

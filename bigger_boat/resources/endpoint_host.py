@@ -4,11 +4,12 @@ Belongs here: copying a bundle beside the others, making it current, learning wh
 belong here: whether it may be published (``ml/gate.py``), serving it (``serving/``).
 """
 
+import contextlib
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from bigger_boat.serving.client import post_invocations
 from bigger_boat.serving.published import ROLLED_BACK, PublishedEndpoint, read_server
 
 _POLL_S = 0.05
+_SPARE_BYTES = 1024 * 1024
+"""Left free beside a version: what serves has to be recorded, too."""
 _REFUSAL_GRACE_S = 2.0
 """The server puts ``current`` back before it writes why."""
 
@@ -78,7 +81,7 @@ class LocalEndpointHost(dg.ConfigurableResource):
         """Make a bundle the current version of an endpoint, and wait for the server if one is up.
 
         ``readmit`` lets a version return that was rolled back from. Raises BundleError for a damaged bundle or one of
-        another endpoint, GateRefused for a version that was rolled back from.
+        another endpoint or where the disk is full, GateRefused for a version that was rolled back from.
         """
         bundle = read_bundle(Path(bundle_dir))
         if bundle.name != name:
@@ -87,11 +90,12 @@ class LocalEndpointHost(dg.ConfigurableResource):
         if not readmit and published.excluded().get(bundle.version) == ROLLED_BACK:
             text = f"Version {bundle.version} of {name} was rolled back from; it does not return by itself."
             raise GateRefused(text, "Promote it by hand if it should serve again.")
-        _copy_version(bundle, published)
-        with published.locked():
-            published.exclude(bundle.version, None)
-            published.forget_refusal()
-            published.point_at(bundle.version)
+        with _disk_is_named(published):
+            _copy_version(bundle, published)
+            with published.locked():
+                published.exclude(bundle.version, None)
+                published.forget_refusal()
+                published.point_at(bundle.version)
         result = self._await(published, bundle.version)
         _sweep(published, self.keep_versions)
         return result
@@ -102,7 +106,7 @@ class LocalEndpointHost(dg.ConfigurableResource):
         The version rolled back from does not return by itself. Raises BundleError if there is no such version.
         """
         published = self._published(name)
-        with published.locked():
+        with _disk_is_named(published), published.locked():
             current = published.current()
             target = version or _earlier_version(published, current)
             read_bundle(published.path_of(target))
@@ -184,6 +188,7 @@ def _copy_version(bundle: Bundle, published: PublishedEndpoint) -> None:
         except BundleError:
             os.rename(target, published.versions / f".damaged-{uuid.uuid4().hex[:8]}")
     published.versions.mkdir(parents=True, exist_ok=True)
+    _require_room(bundle, published)
     temporary = published.versions / f".copying-{uuid.uuid4().hex}"
     try:
         shutil.copytree(bundle.directory, temporary, copy_function=_copy_synced)
@@ -194,6 +199,31 @@ def _copy_version(bundle: Bundle, published: PublishedEndpoint) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         for damaged in published.versions.glob(".damaged-*"):
             shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _require_room(bundle: Bundle, published: PublishedEndpoint) -> None:
+    size = sum(path.stat().st_size for path in bundle.directory.rglob("*") if path.is_file()) + _SPARE_BYTES
+    free = shutil.disk_usage(published.versions).free
+    if free < size:
+        needed, there = (f"{count / 2**20:.1f} MiB" for count in (size, free))
+        raise BundleError(
+            f"There is too little disk for version {bundle.version} of {published.name}: it needs {needed}, {there} "
+            f"are free at {published.versions}.",
+            "Free some space, or lower BIGGER_BOAT_KEEP_VERSIONS. What serves goes on serving.",
+        )
+
+
+@contextlib.contextmanager
+def _disk_is_named(published: PublishedEndpoint) -> Iterator[None]:
+    """Say in words what a disk did not let us write. Every write before the last one leaves what serves as it is."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BundleError(
+            f"The versions of {published.name} cannot be changed in {published.directory}: {reason}.",
+            "Free some space or correct the rights there. What serves goes on serving.",
+        ) from error
 
 
 def _copy_synced(source: str, target: str) -> str:
