@@ -166,6 +166,7 @@ class DuckDBWarehouse(Warehouse):
             "threads": str(self.threads),
             "temp_directory": self._temp_directory(),
             "preserve_insertion_order": "false",
+            "disabled_compression_methods": "fsst",  # hashed ids: a tenth smaller, for a third more time to write
         }
 
 

@@ -20,7 +20,6 @@ clicks as (
 
     select
         search.session_id,
-        search.event_date,
         search.timestamp_ms,
         exploded.sku
     from search {{ explode('search.clicked_skus', 'sku') }}
@@ -29,11 +28,11 @@ clicks as (
 
 events as (
 
-    select session_id, event_date, timestamp_ms, action, sku, url from browsing
+    select session_id, timestamp_ms, action, sku, url from browsing
     union all
-    select session_id, event_date, timestamp_ms, 'search', '', '' from search
+    select session_id, timestamp_ms, 'search', '', '' from search
     union all
-    select session_id, event_date, timestamp_ms, 'click', sku, '' from clicks
+    select session_id, timestamp_ms, 'click', sku, '' from clicks
 
 ),
 
@@ -41,14 +40,13 @@ deduplicated as (
 
     select
         session_id,
-        event_date,
         timestamp_ms,
         action,
         sku,
         url,
         count(*) as copies
     from events
-    group by session_id, event_date, timestamp_ms, action, sku, url
+    group by session_id, timestamp_ms, action, sku, url
 
 ),
 
@@ -64,7 +62,7 @@ final as (
 
     select
         deduplicated.session_id,
-        deduplicated.event_date,
+        cast({{ ms_to_timestamp('deduplicated.timestamp_ms') }} as date) as event_date,
         deduplicated.timestamp_ms,
         {{ event_order('deduplicated.action') }} as event_order,
         deduplicated.action,
