@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from bigger_boat.cli.app import STOPPED, Size, app
+from bigger_boat.cli.past import Past, as_it_stood, without_publishing
 from bigger_boat.cli.process import prepare_process
 from bigger_boat.cli.shop import land_shop
 from bigger_boat.errors import LandingError
-from bigger_boat.settings import Settings
+from bigger_boat.settings import Settings, get_settings
 
 
 @app.command(epilog="Example: bigger-boat run --select '+recommendation_endpoint'")
@@ -19,10 +20,18 @@ def run(
     size: Size = None,
     force: Annotated[bool, typer.Option(help="make everything selected again, also what is up to date")] = False,
     demo: Annotated[bool, typer.Option(help="simulate a shop if none has landed, start the endpoint, ask it")] = False,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option("--as-of", formats=["%Y-%m-%d"], help="from what had landed by the end of this day (UTC), apart"),
+    ] = None,
 ) -> None:
     """Bring the graph up to date with what has landed: only what is missing or behind is made."""
     from bigger_boat import demo as tour
 
+    if as_of:
+        past = as_it_stood(get_settings(), as_of.date())
+        _run(prepare_process(size, max_workers, past.data_dir), select, force, past=past)
+        return
     settings = prepare_process(size or ("quick" if demo else None), max_workers)
     if demo:
         tour.open_shop(settings, land_shop)
@@ -49,7 +58,7 @@ def prepare() -> None:
     prepare_process()
 
 
-def _run(settings: Settings, select: str, force: bool, days=None, before=None) -> None:
+def _run(settings: Settings, select: str, force: bool, days=None, before=None, past: Past | None = None) -> None:
     """Plan, say what will be done, do it, and leave with an exit code where it failed."""
     import warnings
 
@@ -63,15 +72,17 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
     from bigger_boat.data.landing_index import read_index
     from bigger_boat.resources.storage import LocalStorage
 
-    index = read_index(settings.landing_dir)
-    if not index.days:
-        raise LandingError(
-            "Nothing has landed yet.", "bigger-boat simulate --out data/shop, then bigger-boat land data/shop"
-        )
     with (
         runner.one_at_a_time(settings.data_dir, lambda who: say(f"Waiting for {who} ...")),
         dg.DagsterInstance.get() as instance,
     ):
+        if past:
+            past.open()
+        index = read_index(settings.landing_dir)
+        if not index.days:
+            raise LandingError(
+                "Nothing has landed yet.", "bigger-boat simulate --out data/shop, then bigger-boat land data/shop"
+            )
         for run_id in runner.end_orphans(instance, runner.web_ui_is_up(settings.data_dir)):
             say(f"Run {run_id[:8]} had lost its process: marked failed, its slots freed.")
         LocalStorage(base_dir=str(settings.data_dir)).sweep_drafts()
@@ -82,6 +93,8 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None) -
             instance.report_runless_asset_event(observation)
         graph = defs.resolve_asset_graph()
         selected = select_assets(select, graph)
+        if past:
+            selected = without_publishing(selected, graph)
         plan = planning.make_plan(graph, instance, selected, index, settings.size, days, force)
         if before:
             before(settings)

@@ -1,16 +1,19 @@
 """What every command that touches the graph sets up first: this process's environment, dbt's manifest."""
 
 import os
+from pathlib import Path
 
 from bigger_boat.settings import PROJECT_DIR, Settings, get_settings
 
 
-def prepare_process(size: str | None = None, max_workers: int | None = None) -> Settings:
-    """Set up this process and its children for Dagster; return the settings."""
+def prepare_process(size: str | None = None, max_workers: int | None = None, data_dir: Path | None = None) -> Settings:
+    """Set up this process and its children for Dagster, on another data folder if one is named; return the settings."""
     if size:
         os.environ["BIGGER_BOAT_SIZE"] = size
     if max_workers:
         os.environ["BIGGER_BOAT_MAX_WORKERS"] = str(max_workers)
+    if data_dir:
+        os.environ["BIGGER_BOAT_DATA_DIR"] = str(data_dir)
     get_settings.cache_clear()
     settings = get_settings()
     instance_dir = settings.data_dir / "dagster"

@@ -93,13 +93,17 @@ class LandedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One version of one part: the files in force per table, and the files of rejected rows, oldest first."""
+    """One version of one part: the files in force per table, and the files of rejected rows, oldest first.
+
+    ``rewritten`` is when ``forget`` took rows out of its files after it was written: "" for nearly all.
+    """
 
     part: str
     version: int
     time: str
     files: Mapping[str, tuple[LandedFile, ...]] = field(default_factory=dict)
     rejected: Mapping[str, tuple[LandedFile, ...]] = field(default_factory=dict)
+    rewritten: str = ""
 
 
 def read_index(root: Path) -> LandingIndex:
@@ -130,7 +134,8 @@ def read_manifest(root: Path, part: str, version: int) -> Manifest:
     path = manifest_path(root, part, version)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(raw["part"], raw["version"], raw["time"], _files(raw["files"]), _files(raw["rejected"]))
+        files, rejected = _files(raw["files"]), _files(raw["rejected"])
+        return Manifest(raw["part"], raw["version"], raw["time"], files, rejected, raw.get("rewritten", ""))
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "Restore it from a backup, or move the landing zone away and land the source files again."
         raise LandingError(

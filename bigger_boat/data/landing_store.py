@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -107,7 +107,7 @@ def commit(
     """
     root = Path(root)
     for file in staged:
-        _move_in(file.path, root / file.landed_path)
+        move_in(file.path, root / file.landed_path)
     index = read_index(root)
     by_part: dict[str, list[StagedFile]] = {part: [] for part in index.parts}
     for file in staged:
@@ -118,17 +118,29 @@ def commit(
         after = _next_manifest(root, before, files, superseded, now)
         if after.files == before.files and after.rejected == before.rejected:
             continue
-        _write_json(staging, manifest_path(root, part, after.version), asdict(after))
-        entries[part] = _entry(after, entries.get(part))
+        write_manifest(root, staging, after)
+        entries[part] = entry_of(after, entries.get(part))
         changed.append(part)
         added += sorted(_in_force(after) - _in_force(before))
     shifts = list(index.shifts)
     if shift and (changed or not shifts) and shift not in shifts:
         shifts.append(shift)
     if changed or len(shifts) != len(index.shifts):
-        parts = {part: asdict(entry) for part, entry in sorted(entries.items())}
-        _write_json(staging, root / "index.json", {"format": INDEX_FORMAT, "parts": parts, "shifts": shifts})
+        write_index(root, staging, entries, shifts)
     return changed, added
+
+
+def write_manifest(root: Path, staging: Path, manifest: Manifest) -> None:
+    """Write a version of a part's manifest, atomically."""
+    _write_json(staging, manifest_path(root, manifest.part, manifest.version), asdict(manifest))
+
+
+def write_index(
+    root: Path, staging: Path, entries: Mapping[str, DayEntry], shifts: Sequence[Mapping[str, object]]
+) -> None:
+    """Write the index, atomically: the commit of whatever was written before."""
+    parts = {part: asdict(entry) for part, entry in sorted(entries.items())}
+    _write_json(staging, Path(root) / "index.json", {"format": INDEX_FORMAT, "parts": parts, "shifts": list(shifts)})
 
 
 def _next_manifest(root: Path, before: Manifest, staged: list[StagedFile], superseded, now: datetime) -> Manifest:
@@ -153,7 +165,8 @@ def _landed(root: Path, new: StagedFile, before: tuple[LandedFile, ...]) -> Land
     return same[0] if same else LandedFile(new.landed_path, new.producer, new.digest, new.rows, size, new.reasons)
 
 
-def _entry(manifest: Manifest, before: DayEntry | None) -> DayEntry:
+def entry_of(manifest: Manifest, before: DayEntry | None) -> DayEntry:
+    """Return a part's entry in the index when ``manifest`` is in force, after the entry of the version before it."""
     known = before.fingerprints if before else {}
     fingerprints = {table: _fingerprint(table, files) for table, files in manifest.files.items()}
     fingerprints = {**known, **fingerprints}
@@ -187,7 +200,7 @@ def _in_force(manifest: Manifest) -> set[str]:
     return {file.path for group in (manifest.files, manifest.rejected) for files in group.values() for file in files}
 
 
-def _move_in(staged: Path, final: Path) -> None:
+def move_in(staged: Path, final: Path) -> None:
     """Move a complete file to its final name, unless the same content lies there already."""
     if final.exists():
         staged.unlink()
