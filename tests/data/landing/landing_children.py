@@ -8,6 +8,7 @@ import signal
 from landing_source import NOW
 
 from bigger_boat.data.landing import land
+from bigger_boat.data.landing_forget import forget_sessions
 from bigger_boat.errors import LandingError
 
 processes = multiprocessing.get_context("forkserver")
@@ -25,6 +26,14 @@ def start_landing(source, root, die_at_write=0):
 
 def die_landing(source, root, die_at_write):
     process, _ = start_landing(source, root, die_at_write)
+    process.join(60)
+    return process.exitcode
+
+
+def die_forgetting(root, sessions, die_at_write):
+    """Forget in a process that kills itself at that fsync, rename or removal; return its exit code."""
+    process = processes.Process(target=_forget, args=(root, sessions, die_at_write))
+    process.start()
     process.join(60)
     return process.exitcode
 
@@ -57,10 +66,17 @@ def _land(source, root, tell, die_at_write):
     land(source, root, now=NOW, progress=lambda step, done, total: tell.send(step))
 
 
+def _forget(root, sessions, die_at_write):
+    writes = iter(range(1, die_at_write + 1))
+    names = ("replace", "fsync", "unlink")
+    os.replace, os.fsync, os.unlink = (_dying(getattr(os, name), writes, die_at_write) for name in names)
+    forget_sessions(root, sessions, NOW)
+
+
 def _dying(function, writes, last):
-    def call(*arguments):
+    def call(*arguments, **options):
         if next(writes) == last:
             os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
+        return function(*arguments, **options)
 
     return call
