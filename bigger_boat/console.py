@@ -15,6 +15,7 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from bigger_boat.automation.estimate import Estimate, credits_for, duration
 from bigger_boat.automation.plan import Plan
 from bigger_boat.data.landing import LandingReport
 
@@ -135,9 +136,27 @@ class RunPrinter:
             seconds = 0.0
 
 
-def show_plan(plan: Plan) -> None:
+def show_plan(plan: Plan, foreseen: Estimate, snowflake_size: str | None = None) -> None:
+    """Say what will be made and about how long it takes; ``snowflake_size``: of the virtual warehouse, if that pays."""
     days = f"{plan.days[0]} to {plan.days[-1]}" if plan.days else "no days"
     say(f"  {len(plan.partitioned)} tables by day ({days}), {len(plan.unpartitioned)} other assets to make.")
+    if foreseen.days:
+        say(f"  {foreseen.days} days with {foreseen.rows:,} landed rows.")
+    if foreseen.seconds is None:
+        say("  How long it takes is not known: nothing of it has been made here before.")
+        return
+    more = f", and what {_listed(foreseen.unknown)} takes" if foreseen.unknown else ""
+    say(f"  About [bold]{duration(foreseen.seconds)}[/bold], as past runs took{escape(more)}.")
+    if snowflake_size is not None and foreseen.warehouse_s:
+        credits = credits_for(snowflake_size, foreseen.warehouse_s)
+        hint = "Snowflake's price is not known: set BIGGER_BOAT_SNOWFLAKE_WAREHOUSE_SIZE."
+        price = f"On Snowflake about {credits:.2f} credits ({snowflake_size})." if credits is not None else hint
+        say(f"  {escape(price)}")
+
+
+def _listed(names: tuple[str, ...], at_most: int = 3) -> str:
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
 
 
 def show_failures(failures: tuple[tuple[str, str], ...], refused: bool) -> None:

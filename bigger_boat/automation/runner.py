@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +44,17 @@ class Outcome:
     stopped: bool = False
 
 
-def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None]) -> Outcome:
+def execute(
+    plan: Plan,
+    instance: dg.DagsterInstance,
+    on_event: Callable[[dg.DagsterEvent, float], None],
+    tags: Mapping[str, str] | None = None,
+) -> Outcome:
     """Make what the plan says: a run of the catalogue's tables, one per range of days, one of what follows.
 
     Not one run for all: Dagster plans an event per asset and day of a run's range, for unpartitioned assets as well.
     ``on_event`` gets each Dagster event with its time (s since the epoch) as it happens, in another thread.
+    ``tags`` are put on every run.
     """
     later = tuple(key for key in plan.unpartitioned if key not in plan.independent)
     steps: list[tuple[Sequence[dg.AssetKey], tuple[str, str] | None]] = [
@@ -58,11 +64,11 @@ def execute(plan: Plan, instance: dg.DagsterInstance, on_event: Callable[[dg.Dag
     ]
     run_ids: list[str] = []
     for keys, block in (step for step in steps if step[0]):
-        tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())})}
+        run_tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())}), **(tags or {})}
         if block:
-            tags |= {RANGE_START: block[0], RANGE_END: block[1]}
+            run_tags |= {RANGE_START: block[0], RANGE_END: block[1]}
         free_slots_of_ended_runs(instance)
-        run_id, success = _execute_run(instance, keys, tags, on_event)
+        run_id, success = _execute_run(instance, keys, run_tags, on_event)
         free_slots_of_ended_runs(instance)
         run_ids.append(run_id)
         if not success:

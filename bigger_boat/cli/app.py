@@ -18,3 +18,4 @@ STOPPED = 130
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
 Size = Annotated[str | None, typer.Option(help="quick or full; default: BIGGER_BOAT_SIZE")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done and about how long; do nothing")]

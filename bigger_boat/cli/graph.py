@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bigger_boat.cli.app import STOPPED, Size, app
+from bigger_boat.cli.app import STOPPED, DryRun, Size, app
 from bigger_boat.cli.past import Past, as_it_stood, without_publishing
 from bigger_boat.cli.process import prepare_process
 from bigger_boat.cli.shop import land_shop
@@ -24,18 +24,22 @@ def run(
         datetime | None,
         typer.Option("--as-of", formats=["%Y-%m-%d"], help="from what had landed by the end of this day (UTC), apart"),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Bring the graph up to date with what has landed: only what is missing or behind is made."""
     from bigger_boat import demo as tour
 
     if as_of:
         past = as_it_stood(get_settings(), as_of.date())
-        _run(prepare_process(size, max_workers, past.data_dir), select, force, past=past)
+        run_graph(prepare_process(size, max_workers, past.data_dir), select, force, past=past, dry_run=dry_run)
         return
     settings = prepare_process(size or ("quick" if demo else None), max_workers)
+    if dry_run:
+        run_graph(settings, select, force, dry_run=True)
+        return
     if demo:
         tour.open_shop(settings, land_shop)
-    _run(settings, select, force, before=tour.start_server if demo else None)
+    run_graph(settings, select, force, before=tour.start_server if demo else None)
     if demo:
         tour.ask(settings)
 
@@ -45,11 +49,12 @@ def backfill(
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="last day")],
     select: Annotated[str, typer.Option(help="partitioned assets, in Dagster's selection syntax")] = "+cart_sessions",
+    dry_run: DryRun = False,
 ) -> None:
     """Make the tables of these days again, also where they are up to date."""
     settings = prepare_process(None, max_workers=1)
     days = [(first + timedelta(days=n)).date().isoformat() for n in range((last - first).days + 1)]
-    _run(settings, select, force=True, days=days)
+    run_graph(settings, select, force=True, days=days, dry_run=dry_run)
 
 
 @app.command(hidden=True)
@@ -58,7 +63,15 @@ def prepare() -> None:
     prepare_process()
 
 
-def _run(settings: Settings, select: str, force: bool, days=None, before=None, past: Past | None = None) -> None:
+def run_graph(
+    settings: Settings,
+    select: str,
+    force: bool,
+    days=None,
+    before=None,
+    past: Past | None = None,
+    dry_run: bool = False,
+) -> None:
     """Plan, say what will be done, do it, and leave with an exit code where it failed."""
     import warnings
 
@@ -67,10 +80,10 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None, p
 
     from bigger_boat.automation import plan as planning
     from bigger_boat.automation import runner
+    from bigger_boat.automation.past_runs import SIZE_TAG, foresee
     from bigger_boat.automation.selection import select_assets
     from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
     from bigger_boat.data.landing_index import read_index
-    from bigger_boat.resources.storage import LocalStorage
 
     with (
         runner.one_at_a_time(settings.data_dir, lambda who: say(f"Waiting for {who} ...")),
@@ -83,14 +96,10 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None, p
             raise LandingError(
                 "Nothing has landed yet.", "bigger-boat simulate --out data/shop, then bigger-boat land data/shop"
             )
-        for run_id in runner.end_orphans(instance, runner.web_ui_is_up(settings.data_dir)):
-            say(f"Run {run_id[:8]} had lost its process: marked failed, its slots freed.")
-        LocalStorage(base_dir=str(settings.data_dir)).sweep_drafts()
-        from bigger_boat.assets.landing import new_observations
+        if not dry_run:
+            _tidy_up(settings, instance, index)
         from bigger_boat.definitions import defs
 
-        for observation in new_observations(instance, index):
-            instance.report_runless_asset_event(observation)
         graph = defs.resolve_asset_graph()
         selected = select_assets(select, graph)
         if past:
@@ -102,9 +111,13 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None, p
         if plan.empty:
             say("  Everything selected is up to date; --force makes it again.")
             return
-        show_plan(plan)
+        size = settings.snowflake_warehouse_size if settings.profile == "aws" else None
+        show_plan(plan, foresee(plan, graph, instance, index, settings.size), size)
+        if dry_run:
+            say("  Nothing was done: this was a dry run.")
+            return
         with quiet(settings.data_dir / "logs" / "run.log"), RunPrinter() as printer:
-            outcome = runner.execute(plan, instance, printer.on_event)
+            outcome = runner.execute(plan, instance, printer.on_event, {SIZE_TAG: settings.size})
     if outcome.stopped:
         say("\n  Stopped. What is done stays done: the same command goes on from there.")
         raise typer.Exit(STOPPED)
@@ -112,3 +125,17 @@ def _run(settings: Settings, select: str, force: bool, days=None, before=None, p
         show_failures(outcome.failures, outcome.refused)
         say("\n  What is done stays done: the same command goes on from there. See the run in the web UI: make up")
         raise typer.Exit(3 if outcome.refused else 1)
+
+
+def _tidy_up(settings: Settings, instance, index) -> None:
+    """End what dead processes left, and note in the instance what has landed."""
+    from bigger_boat.assets.landing import new_observations
+    from bigger_boat.automation import runner
+    from bigger_boat.console import say
+    from bigger_boat.resources.storage import LocalStorage
+
+    for run_id in runner.end_orphans(instance, runner.web_ui_is_up(settings.data_dir)):
+        say(f"Run {run_id[:8]} had lost its process: marked failed, its slots freed.")
+    LocalStorage(base_dir=str(settings.data_dir)).sweep_drafts()
+    for observation in new_observations(instance, index):
+        instance.report_runless_asset_event(observation)

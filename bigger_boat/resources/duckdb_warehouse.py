@@ -1,7 +1,9 @@
 """The warehouse on DuckDB, and waiting for whoever holds its file. What it does is said by ``warehouse.py``."""
 
 import logging
+import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,6 +108,22 @@ class DuckDBWarehouse(Warehouse):
             yield self._run(connection, sql, params).fetch_record_batch(ROWS_PER_BATCH)
         finally:
             connection.close()
+
+    def purge(self) -> None:
+        """Write the file anew and swap it in: DuckDB leaves deleted rows in blocks that other rows share."""
+        path = Path(self.path)
+        if not path.exists():
+            return
+        folder = path.with_name(f".{path.name}.purged")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        fresh = folder / path.name
+        with self.connect() as connection:
+            connection.execute(f"attach {_literal(fresh)} as fresh")
+            connection.execute(f"copy from database {path.stem} to fresh")
+            connection.execute("detach fresh")
+            os.replace(fresh, path)
+        shutil.rmtree(folder)
 
     def dbt_environment(self) -> dict[str, str]:
         return {
@@ -213,6 +231,10 @@ def _execute_on_files(
             f"A landed file cannot be loaded: {_first_line(error)}. Nothing was changed. Files: {', '.join(files)}.",
             "Land the source again with bigger-boat land --replace.",
         ) from error
+
+
+def _literal(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _lock_holder(error: Exception) -> str | None:

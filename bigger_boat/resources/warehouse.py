@@ -93,6 +93,9 @@ class Warehouse(dg.ConfigurableResource, ABC):
     def dbt_environment(self) -> dict[str, str]:
         """Return the variables of ``dbt_project/profiles.yml`` that point dbt at this warehouse; no secrets."""
 
+    def purge(self) -> None:
+        """Make sure that deleted rows are gone from disk, as far as we can: servers have their own retention."""
+
     def row_counts(self, table: str, day_column: str, first: date | str, last: date | str) -> dict[str, int]:
         """Return the rows of each day from ``first`` to ``last``, days without rows included."""
         first, last = date.fromisoformat(str(first)), date.fromisoformat(str(last))

@@ -1,0 +1,137 @@
+"""Where sessions are besides the landing zone, and a note of a forgetting that is not finished yet.
+
+What belongs elsewhere: the landing zone (``data/landing_forget.py``), the order of things (``cli/forget.py``).
+"""
+
+import json
+import mmap
+import os
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigger_boat.errors import WarehouseError
+from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.warehouse import Warehouse
+
+SESSION_COLUMNS = {
+    "raw.browsing_train": "session_id_hash",
+    "raw.search_train": "session_id_hash",
+    "distinct_events": "session_id",
+    "session_stats": "session_id",
+    "sessions": "session_id",
+    "cart_sessions": "session_id",
+}
+"""The tables that name sessions, and by which column."""
+
+TRAINED = ("bundles/*/*/bundle/bundle.json", "embeddings/*/*/*.json", "endpoints/*/versions/*/bundle.json")
+"""Files that say which data sets a model was fitted on."""
+
+
+@dataclass
+class Note:
+    """What is being forgotten, kept in ``DATA_DIR/forgetting.json`` until it is done: a kill loses nothing of it.
+
+    ``trained``: folders of bundles and embeddings that were fitted on the sessions, relative to the data folder.
+    """
+
+    path: Path
+    sessions: list[str] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, data_dir: Path) -> "Note":
+        """Return the note that lies there, or an empty one."""
+        path = data_dir / "forgetting.json"
+        try:
+            return cls(path, **json.loads(path.read_text()))
+        except FileNotFoundError:
+            return cls(path)
+
+    def write(self) -> None:
+        """Write it, atomically."""
+        draft = self.path.with_name(f".{self.path.name}.partial")
+        with draft.open("w") as file:
+            json.dump({"sessions": self.sessions, "trained": self.trained}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path)
+
+
+def rows_in_tables(warehouse: Warehouse, sessions: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return by session its rows by table; tables that are not there have none."""
+    found: dict[str, dict[str, int]] = {}
+    some = ", ".join("?" * len(sessions))
+    for table, column in SESSION_COLUMNS.items():
+        query = (
+            f"select {column} as session_id, count(*) as row_count from {table} where {column} in ({some}) group by 1"
+        )
+        try:
+            with warehouse.read(query, list(sessions)) as reader:
+                rows = reader.read_all().to_pylist()
+        except WarehouseError:
+            continue
+        for row in rows:
+            found.setdefault(row["session_id"], {})[table] = row["row_count"]
+    return found
+
+
+def datasets_with(data_dir: Path, sessions: Collection[str]) -> dict[Path, dict[str, int]]:
+    """Return the versions of data sets that hold rows of the sessions: by version, rows by session."""
+    import polars as pl
+
+    found = {}
+    for version in sorted(path for path in data_dir.glob("datasets/*/*") if path.is_dir()):
+        rows: Counter[str] = Counter()
+        for file in sorted(version.glob("*.parquet")):
+            frame = pl.scan_parquet(file)
+            if "session_id" in frame.collect_schema():
+                theirs = frame.filter(pl.col("session_id").is_in(list(sessions)))
+                rows.update(dict(theirs.group_by("session_id").len().collect().iter_rows()))
+        if rows:
+            found[version] = dict(rows)
+    return found
+
+
+def trained_on(data_dir: Path, versions: Iterable[Path]) -> list[str]:
+    """Return the folders of bundles, published copies and embeddings whose manifests name one of the data sets."""
+    names = [version.name for version in versions]
+    manifests = [path for pattern in TRAINED for path in sorted(data_dir.glob(pattern))]
+    fitted = [path for path in manifests if any(name in path.read_text() for name in names)]
+    return list(dict.fromkeys(path.parent.relative_to(data_dir).as_posix() for path in fitted))
+
+
+def is_current(data_dir: Path, folder: str) -> bool:
+    """Whether a folder is the version that its endpoint serves."""
+    path = data_dir / folder
+    current = path.parent.parent / "current"
+    return path.parent.name == "versions" and current.is_file() and current.read_text().strip() == path.name
+
+
+def remove_versions(data_dir: Path, versions: Iterable[Path]) -> None:
+    """Remove versions of data sets; what a kill leaves is swept with other drafts."""
+    for version in versions:
+        draft = version.with_name(f".draft-{os.getpid()}-{version.name}")
+        version.rename(draft)
+        shutil.rmtree(draft)
+    LocalStorage(base_dir=str(data_dir)).sweep_drafts()
+
+
+def files_naming(data_dir: Path, sessions: Collection[str]) -> list[str]:
+    """Return the files under the data folder whose bytes still hold one of the ids, relative to it."""
+    wanted = [session.encode() for session in sessions]
+    return [
+        path.relative_to(data_dir).as_posix()
+        for path in sorted(data_dir.rglob("*"))
+        if path.is_file() and not path.is_symlink() and path.name != "forgetting.json" and _holds(path, wanted)
+    ]
+
+
+def _holds(path: Path, wanted: list[bytes]) -> bool:
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(text) >= 0 for text in wanted)
+    except (ValueError, FileNotFoundError):  # an empty file; one that went meanwhile
+        return False
