@@ -6,10 +6,11 @@ What belongs elsewhere: what a role becomes per profile (``profiles.py``).
 """
 
 import os
+from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
-    profile: Literal["local"] = Field("local", description="where the graph runs (the aws profile comes later)")
+    profile: Literal["local", "aws"] = Field("local", description="where the graph runs")
     data_dir: Path = Field(Path("data"), description="everything written locally; relative to the project's folder")
     port: int = Field(8080, ge=1, le=65535, description="port of the local endpoint")
     ui_port: int = Field(3000, ge=1, le=65535, description="port of the web UI")
@@ -41,10 +42,31 @@ class Settings(BaseSettings):
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
-    @field_validator("data_dir")
+    snowflake_account: str = Field("", description="account identifier: ORGANISATION-ACCOUNT")
+    snowflake_user: str = Field("", description="a user of type SERVICE that logs in with a key pair")
+    snowflake_private_key_path: Path | None = Field(None, description="file with the user's private key (PKCS#8, PEM)")
+    snowflake_private_key: SecretStr | None = Field(None, description="the key itself instead of a file")
+    snowflake_private_key_passphrase: SecretStr | None = Field(None, description="passphrase of an encrypted key")
+    snowflake_role: str = Field("", description="role; default: the user's own")
+    snowflake_warehouse: str = Field("", description="virtual warehouse that computes")
+    snowflake_warehouse_size: str = Field("", pattern="^[A-Za-z0-9-]*$", description="set before a run, such as SMALL")
+    snowflake_database: str = Field("", description="database; it holds this graph's tables and nothing else")
+    snowflake_schema: str = Field("MARTS", description="schema of dbt's models; the raw tables are in RAW")
+    snowflake_statement_timeout_s: int = Field(3600, ge=1, description="longest time for a statement, in s")
+    snowflake_query_tag: str = Field("bigger_boat", description="names this graph in Snowflake's query history")
+    snowflake_host: str = Field("", description="another host than the account's own: a stand-in, a private link")
+    snowflake_port: int = Field(443, ge=1, le=65535, description="its port")
+    snowflake_protocol: Literal["https", "http"] = Field("https", description="its protocol")
+
+    @field_validator("data_dir", "snowflake_private_key_path")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return (PROJECT_DIR / value.expanduser()).resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return (PROJECT_DIR / value.expanduser()).resolve() if value else None
+
+    @property
+    def dbt_target(self) -> Literal["duckdb", "snowflake"]:
+        """The warehouse of the profile, as dbt's profiles.yml calls it."""
+        return "snowflake" if self.profile == "aws" else "duckdb"
 
     @property
     def landing_dir(self) -> Path:
@@ -90,9 +112,37 @@ def load_settings(env_file: Path | None = PROJECT_DIR / ".env") -> Settings:
             f"Known are: {', '.join(sorted(PREFIX + name.upper() for name in Settings.model_fields))}.",
         )
     try:
-        return Settings(_env_file=env_file)
+        settings = Settings(_env_file=env_file)
     except ValidationError as error:
-        faults = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']} (it is {e['input']!r})" for e in error.errors()]
+        faults = [f"{_variable(e['loc'][0])}: {e['msg']}{_shown(e)}" for e in error.errors()]
         raise SettingsError(
             f"Settings that cannot be used: {'; '.join(faults)}.", "Correct them and run again."
         ) from None
+    if missing := missing_settings(settings):
+        raise SettingsError(
+            f"The aws profile needs settings that are missing: {', '.join(missing)}.",
+            "docs/snowflake.md says what they are and how to set Snowflake up.",
+        )
+    return settings
+
+
+def missing_settings(settings: Settings) -> list[str]:
+    """Return the variables that the profile needs and that are not set."""
+    if settings.profile == "local":
+        return []
+    needed = ("snowflake_account", "snowflake_user", "snowflake_warehouse", "snowflake_database")
+    missing = [_variable(name) for name in needed if not getattr(settings, name)]
+    key_path, key_text = "snowflake_private_key_path", "snowflake_private_key"
+    if not getattr(settings, key_path) and not getattr(settings, key_text):
+        missing.append(f"{_variable(key_path)} (or {_variable(key_text)})")
+    return missing
+
+
+def _variable(name: object) -> str:
+    return PREFIX + str(name).upper()
+
+
+def _shown(fault: Mapping[str, Any]) -> str:
+    """Return the value at fault in words; never a secret's."""
+    is_secret = "SecretStr" in str(Settings.model_fields[str(fault["loc"][0])].annotation)
+    return "" if is_secret else f" (it is {fault['input']!r})"

@@ -21,7 +21,7 @@ from packaging.version import Version
 from pydantic import Field
 
 from bigger_boat.resources.dbt_flags import common_flags, project_environment
-from bigger_boat.resources.dbt_manifest import DUCKDB, load_manifest
+from bigger_boat.resources.dbt_manifest import DUCKDB, SNOWFLAKE, ensure_manifest, load_manifest
 
 CANCEL_WAIT_S = 30.0
 FAILED = ("error", "fail", "runtime error", "partial success")
@@ -35,8 +35,21 @@ class DbtInProcess(dg.ConfigurableResource):
     state_dir: str = Field(description="Where compiled SQL and dbt's log are written; never the repository.")
     target: str = Field(DUCKDB, description="The target of profiles.yml.")
     environment: dict[str, str] = Field(
-        default_factory=dict, description="Variables that profiles.yml reads, for the time of an invocation."
+        default_factory=dict, description="Variables that profiles.yml reads, set while dbt runs; no secrets."
     )
+    query_tag: str = Field("", description="Names this graph in Snowflake's query history.")
+
+    def ensure_manifest(self) -> Path:
+        """Return the path of the target's manifest, parsed if it is not up to date."""
+        return ensure_manifest(Path(self.project_dir), self.target, self.environment)
+
+    def variables(self) -> dict[str, str]:
+        """Return what profiles.yml reads: the environment, and on Snowflake the key and what marks the queries."""
+        if self.target != SNOWFLAKE:
+            return self.environment
+        from bigger_boat.resources.snowflake_login import dbt_secrets, query_tag
+
+        return {**self.environment, **dbt_secrets(), "DBT_SNOWFLAKE_QUERY_TAG": query_tag(self.query_tag)}
 
     def cli(
         self,
@@ -97,6 +110,7 @@ class InProcessInvocation(DbtCliInvocation):
         )
         self._dbt = dbt
         self._args = args
+        self._variables = dbt.variables()
         self._result: Any = None
 
     @property
@@ -161,8 +175,8 @@ class InProcessInvocation(DbtCliInvocation):
                 messages.put(message)
 
         try:
-            manifest = load_manifest(Path(self._dbt.project_dir), self._dbt.target)
-            with project_environment(self._dbt.environment):
+            manifest = load_manifest(Path(self._dbt.project_dir), self._dbt.target, self._dbt.environment)
+            with project_environment(self._variables):
                 try:
                     self._result = dbtRunner(manifest=manifest, callbacks=[forward]).invoke(list(self._args))
                 finally:

@@ -6,7 +6,7 @@ Importing this module costs nothing; dbt is imported where it parses. What belon
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
 PROJECT_DIR = Path(__file__).resolve().parents[2] / "dbt_project"
-DUCKDB = "duckdb"
+DUCKDB, SNOWFLAKE = "duckdb", "snowflake"
 PARSED = "partial_parse.msgpack"
 DIGEST = "manifest.sha256"
 SOURCES = ("*.yml", "*.sql")
 WRITTEN_BY_DBT = ("target", "logs", "dbt_packages")
+NAMED_IN_MANIFEST = ("DBT_SNOWFLAKE_DATABASE", "DBT_SNOWFLAKE_SCHEMA")
+"""The variables of ``profiles.yml`` whose values stand in a manifest."""
 
 
 def manifest_path(project_dir: Path = PROJECT_DIR, target: str = DUCKDB) -> Path:
@@ -32,36 +34,42 @@ def manifest_path(project_dir: Path = PROJECT_DIR, target: str = DUCKDB) -> Path
     return (folder if target == DUCKDB else folder / target) / "manifest.json"
 
 
-def ensure_manifest(project_dir: Path = PROJECT_DIR, target: str = DUCKDB) -> Path:
-    """Return the path of the manifest, parsing the project (seconds) only if its files or dbt changed.
+def ensure_manifest(
+    project_dir: Path = PROJECT_DIR, target: str = DUCKDB, environment: Mapping[str, str] | None = None
+) -> Path:
+    """Return the path of the manifest, parsing the project (seconds) only if its files, dbt or database names changed.
 
-    Atomic and safe with several processes at once. Raises WarehouseError if the project cannot be parsed.
+    ``environment``: variables of ``profiles.yml``, which name Snowflake's database. Atomic and safe with several
+    processes at once. Raises WarehouseError if the project cannot be parsed.
     """
     path = manifest_path(project_dir, target)
-    digest = _digest(Path(project_dir))
+    environment = environment or {}
+    digest = _digest(Path(project_dir), [environment.get(name, "") for name in NAMED_IN_MANIFEST])
     if _is_current(path, digest):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent / ".manifest.lock"):
         if not _is_current(path, digest):
-            _parse(Path(project_dir), target, path, digest)
+            _parse(Path(project_dir), target, environment, path, digest)
     return path
 
 
-def load_manifest(project_dir: Path = PROJECT_DIR, target: str = DUCKDB) -> "Manifest":
+def load_manifest(
+    project_dir: Path = PROJECT_DIR, target: str = DUCKDB, environment: Mapping[str, str] | None = None
+) -> "Manifest":
     """Return dbt's own manifest object for ``dbtRunner``: about 0.3 s, where parsing takes seconds."""
     from dbt.contracts.graph.manifest import Manifest
 
-    path = ensure_manifest(project_dir, target)
+    path = ensure_manifest(project_dir, target, environment)
     manifest = Manifest.from_msgpack((path.parent / PARSED).read_bytes())
     manifest.build_flat_graph()
     return manifest
 
 
-def _digest(project_dir: Path) -> str:
-    """Return a digest of everything a manifest depends on: the project's files and dbt's versions."""
-    digest = hashlib.sha256()
-    for package in ("dbt-core", "dbt-adapters", "dbt-duckdb"):
+def _digest(project_dir: Path, names: Sequence[str]) -> str:
+    """Return a digest of everything a manifest depends on: files, dbt's versions, database names."""
+    digest = hashlib.sha256("\n".join(names).encode())
+    for package in ("dbt-core", "dbt-adapters", "dbt-duckdb", "dbt-snowflake"):
         digest.update(f"{package}={metadata.version(package)}\n".encode())
     for path in sorted(path for pattern in SOURCES for path in project_dir.rglob(pattern)):
         relative = path.relative_to(project_dir)
@@ -86,12 +94,12 @@ def _locked(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def _parse(project_dir: Path, target: str, path: Path, digest: str) -> None:
+def _parse(project_dir: Path, target: str, environment: Mapping[str, str], path: Path, digest: str) -> None:
     from dbt.cli.main import dbtRunner
 
     from bigger_boat.resources.dbt_flags import common_flags, project_environment
 
-    with TemporaryDirectory(dir=path.parent, prefix=".parse-") as scratch, project_environment({}):
+    with TemporaryDirectory(dir=path.parent, prefix=".parse-") as scratch, project_environment(environment):
         result = dbtRunner().invoke(["parse", *common_flags(project_dir, Path(scratch), target), "--no-partial-parse"])
         if not result.success:
             raise WarehouseError(

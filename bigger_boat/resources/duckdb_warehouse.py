@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from bigger_boat.errors import WarehouseError
-from bigger_boat.resources.warehouse import (
-    DAY_MS,
-    LOADED,
-    RAW_COLUMNS,
-    TIME_COLUMN,
-    Warehouse,
-    day_ranges_ms,
-    day_start_ms,
-    rows_of_other_days,
-)
+from bigger_boat.resources.landed_files import PARQUET, execute_on_files, refuse_rows_of_other_days
+from bigger_boat.resources.warehouse import LOADED, RAW_COLUMNS, TIME_COLUMN, Statement, Warehouse, day_ranges_ms
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,21 +52,26 @@ class DuckDBWarehouse(Warehouse):
             pass
 
     def load_days(
-        self, table: str, files_by_day: Mapping[str, Sequence[str]], fingerprints: Mapping[str, str] | None = None
+        self,
+        table: str,
+        files_by_day: Mapping[str, Sequence[str]],
+        fingerprints: Mapping[str, str] | None = None,
+        statements: list[Statement] | None = None,
     ) -> dict[str, int]:
+        deleted = 0
         columns = ", ".join(RAW_COLUMNS[table])
         rows: dict[str, int] = {}
         with self.connect() as connection, _transaction(connection):
             for first_ms, end_ms in day_ranges_ms(files_by_day):
-                connection.execute(
+                deleted += connection.execute(
                     f"delete from raw.{table} where {TIME_COLUMN} >= ? and {TIME_COLUMN} < ?", [first_ms, end_ms]
-                )
+                ).fetchone()[0]
             for day in sorted(files_by_day):
                 files = [str(file) for file in files_by_day[day]]
                 if files:
-                    _refuse_rows_of_other_days(connection, table, day, files)
-                    query = f"insert into raw.{table} ({columns}) select {columns} from {_PARQUET}"
-                    rows[day] = _execute_on_files(connection, query, files).fetchone()[0]
+                    refuse_rows_of_other_days(connection, table, day, files)
+                    query = f"insert into raw.{table} ({columns}) select {columns} from {PARQUET}"
+                    rows[day] = execute_on_files(connection, query, files).fetchone()[0]
                 else:
                     rows[day] = 0
             connection.execute(f"delete from raw.{LOADED} where name = ? and list_contains(?, day)", [table, [*rows]])
@@ -82,6 +79,7 @@ class DuckDBWarehouse(Warehouse):
                 f"insert into raw.{LOADED} values (?, ?, ?)",
                 [[table, day, (fingerprints or {}).get(day, "")] for day in rows],
             )
+        _tell(statements, table, deleted, sum(rows.values()))
         return rows
 
     def loaded_fingerprints(self) -> dict[tuple[str, str], str]:
@@ -89,15 +87,16 @@ class DuckDBWarehouse(Warehouse):
             rows = connection.execute(f"select name, day, fingerprint from raw.{LOADED}").fetchall()
         return {(name, day): fingerprint for name, day, fingerprint in rows}
 
-    def load_catalog(self, files: Sequence[str]) -> int:
+    def load_catalog(self, files: Sequence[str], statements: list[Statement] | None = None) -> int:
         columns = ", ".join(RAW_COLUMNS["sku_to_content"])
         rows = 0
         with self.connect() as connection, _transaction(connection):
-            connection.execute("delete from raw.sku_to_content")
+            deleted = connection.execute("delete from raw.sku_to_content").fetchone()[0]
             for number, file in enumerate(files):
-                numbered = f"select {columns}, {number} from {_PARQUET}"
+                numbered = f"select {columns}, {number} from {PARQUET}"
                 query = f"insert into raw.sku_to_content ({columns}, file_number) {numbered}"
-                rows += _execute_on_files(connection, query, [str(file)]).fetchone()[0]
+                rows += execute_on_files(connection, query, [str(file)]).fetchone()[0]
+        _tell(statements, "sku_to_content", deleted, rows)
         return rows
 
     @contextmanager
@@ -188,9 +187,6 @@ class DuckDBWarehouse(Warehouse):
         }
 
 
-_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
-
-
 def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
     connection.execute("create schema if not exists raw")
     for table, columns in RAW_COLUMNS.items():
@@ -198,6 +194,11 @@ def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
         extra = ", file_number integer" if table == "sku_to_content" else ""
         connection.execute(f"create table if not exists raw.{table} ({typed}{extra})")
     connection.execute(f"create table if not exists raw.{LOADED} (name varchar, day varchar, fingerprint varchar)")
+
+
+def _tell(statements: list[Statement] | None, table: str, deleted: int, inserted: int) -> None:
+    if statements is not None:
+        statements += [Statement(f"delete from raw.{table}", deleted), Statement(f"insert into raw.{table}", inserted)]
 
 
 @contextmanager
@@ -209,28 +210,6 @@ def _transaction(connection: "duckdb.DuckDBPyConnection") -> Iterator[None]:
         connection.execute("rollback")
         raise
     connection.execute("commit")
-
-
-def _refuse_rows_of_other_days(connection: "duckdb.DuckDBPyConnection", table: str, day: str, files: list[str]) -> None:
-    query = f"select min({TIME_COLUMN}), max({TIME_COLUMN}), count(*) - count({TIME_COLUMN}) from {_PARQUET}"
-    first, last, without_time = _execute_on_files(connection, query, files).fetchone()
-    start = day_start_ms(day)
-    if without_time or (first is not None and (first < start or last >= start + DAY_MS)):
-        raise rows_of_other_days(table, day, files)
-
-
-def _execute_on_files(
-    connection: "duckdb.DuckDBPyConnection", query: str, files: list[str]
-) -> "duckdb.DuckDBPyConnection":
-    import duckdb
-
-    try:
-        return connection.execute(query, [files])
-    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
-        raise WarehouseError(
-            f"A landed file cannot be loaded: {_first_line(error)}. Nothing was changed. Files: {', '.join(files)}.",
-            "Land the source again with bigger-boat land --replace.",
-        ) from error
 
 
 def _literal(value: object) -> str:

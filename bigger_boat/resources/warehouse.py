@@ -7,12 +7,11 @@ a row must look like (``data/``).
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-
-from bigger_boat.errors import WarehouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +56,15 @@ LOADED = "loaded_days"
 """Which content each day of the raw tables by day was loaded from, written in the transaction of its rows."""
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A statement that changed a raw table: what it was, how many rows, and the warehouse's id of it, if it has one."""
+
+    sql: str
+    rows: int
+    query_id: str = ""
+
+
 class Warehouse(dg.ConfigurableResource, ABC):
     """What the graph asks of a warehouse. Tables are named as in SQL: ``raw.browsing_train``, ``sessions``.
 
@@ -69,12 +77,17 @@ class Warehouse(dg.ConfigurableResource, ABC):
 
     @abstractmethod
     def load_days(
-        self, table: str, files_by_day: Mapping[str, Sequence[str]], fingerprints: Mapping[str, str] | None = None
+        self,
+        table: str,
+        files_by_day: Mapping[str, Sequence[str]],
+        fingerprints: Mapping[str, str] | None = None,
+        statements: list[Statement] | None = None,
     ) -> dict[str, int]:
         """Replace these days of ``raw.table`` by their files' rows, all in one transaction; return each day's rows.
 
         A day without files becomes empty. ``fingerprints`` say what content a day's files hold; they are kept beside
-        the rows. Raises WarehouseError, with nothing changed, if a file cannot be read or holds rows of another day.
+        the rows. ``statements``, if given, gets what was done. Raises WarehouseError, with nothing changed, if a file
+        cannot be read or holds rows of another day.
         """
 
     @abstractmethod
@@ -82,7 +95,7 @@ class Warehouse(dg.ConfigurableResource, ABC):
         """Return by (raw table, day) the fingerprint of the content that is loaded."""
 
     @abstractmethod
-    def load_catalog(self, files: Sequence[str]) -> int:
+    def load_catalog(self, files: Sequence[str], statements: list[Statement] | None = None) -> int:
         """Replace ``raw.sku_to_content`` by the rows of these files, oldest first, at once; return how many."""
 
     @abstractmethod
@@ -128,11 +141,3 @@ def day_ranges_ms(days: Mapping[str, object]) -> list[tuple[int, int]]:
         else:
             ranges.append((first, first + DAY_MS))
     return ranges
-
-
-def rows_of_other_days(table: str, day: str, files: Sequence[str]) -> WarehouseError:
-    """Return the error for files of a day that hold rows of another one, or rows without a time."""
-    return WarehouseError(
-        f"raw.{table}: the landed files of {day} hold rows of another day or without a time ({', '.join(files)}).",
-        "Land the source again: bigger-boat land sorts every row into its day.",
-    )

@@ -4,10 +4,14 @@
 
 {%- macro duckdb__ms_to_timestamp(milliseconds) -%}make_timestamp({{ milliseconds }} * 1000){%- endmacro -%}
 
+{%- macro snowflake__ms_to_timestamp(milliseconds) -%}to_timestamp_ntz({{ milliseconds }}, 3){%- endmacro -%}
+
 
 {%- macro day_to_ms(day) -%}{{ adapter.dispatch('day_to_ms')(day) }}{%- endmacro -%}
 
 {%- macro duckdb__day_to_ms(day) -%}epoch_ms(cast({{ day }} as timestamp)){%- endmacro -%}
+
+{%- macro snowflake__day_to_ms(day) -%}(datediff(day, date '1970-01-01', {{ day }}) * 86400000){%- endmacro -%}
 
 
 {#- An array of `value` over the group, ordered by `order_by`. `carry` names every column that any array of the same query uses:
@@ -21,16 +25,25 @@
     list_transform(list_sort(list({ {{- fields | join(', ') -}} })), lambda x: x.{{ value }})
 {%- endmacro -%}
 
+{%- macro snowflake__ordered_array(value, order_by, carry) -%}
+    {#- array_agg leaves nulls out: no column that becomes an array may hold one (distinct_events_are_complete) -#}
+    array_agg({{ value }}) within group (order by {{ (order_by + carry | reject('in', order_by) | list) | join(', ') }})
+{%- endmacro -%}
+
 
 {%- macro array_length(array) -%}{{ adapter.dispatch('array_length')(array) }}{%- endmacro -%}
 
 {%- macro duckdb__array_length(array) -%}len({{ array }}){%- endmacro -%}
+
+{%- macro snowflake__array_length(array) -%}array_size({{ array }}){%- endmacro -%}
 
 
 {#- 0-based index of the first element equal to `value`; null where there is none. -#}
 {%- macro array_first_index(array, value) -%}{{ adapter.dispatch('array_first_index')(array, value) }}{%- endmacro -%}
 
 {%- macro duckdb__array_first_index(array, value) -%}list_position({{ array }}, {{ value }}) - 1{%- endmacro -%}
+
+{%- macro snowflake__array_first_index(array, value) -%}array_position(to_variant({{ value }}), {{ array }}){%- endmacro -%}
 
 
 {#- Whether `value` occurs at a 0-based index greater than `index`. -#}
@@ -40,11 +53,25 @@
     list_contains({{ array }}[{{ index }} + 2:], {{ value }})
 {%- endmacro -%}
 
+{%- macro snowflake__array_contains_after(array, value, index) -%}
+    array_contains(to_variant({{ value }}), array_slice({{ array }}, {{ index }} + 1, array_size({{ array }})))
+{%- endmacro -%}
 
-{#- A lateral join that gives one row per element of an array column: `from t {{ explode('t.skus', 'sku') }}`. Null and empty give none. -#}
+
+{#- A lateral join that gives one row per element of an array column: `from t {{ explode('t.skus', 'sku') }}`, whose element is selected
+    by `{{ exploded('sku') }}`. Null and empty give none. -#}
 {%- macro explode(array, element) -%}{{ adapter.dispatch('explode')(array, element) }}{%- endmacro -%}
 
 {%- macro duckdb__explode(array, element) -%}cross join unnest({{ array }}) as exploded({{ element }}){%- endmacro -%}
+
+{%- macro snowflake__explode(array, element) -%}, lateral flatten(input => {{ array }}) as exploded{%- endmacro -%}
+
+
+{%- macro exploded(element) -%}{{ adapter.dispatch('exploded')(element) }}{%- endmacro -%}
+
+{%- macro duckdb__exploded(element) -%}exploded.{{ element }}{%- endmacro -%}
+
+{%- macro snowflake__exploded(element) -%}exploded.value::varchar as {{ element }}{%- endmacro -%}
 
 
 {#- Replace days: delete the range, insert the query's rows, atomically. -#}
@@ -56,4 +83,48 @@
     {#- dbt has begun a transaction; the caller commits. -#}
     delete from {{ relation }} where {{ condition }};
     insert into {{ relation }} ({{ columns }}) (select {{ columns }} from ({{ query }}));
+{%- endmacro -%}
+
+{%- macro snowflake__replace_days(relation, columns, condition, query) -%}
+    {%- set dml -%}
+        delete from {{ relation }} where {{ condition }};
+        insert into {{ relation }} ({{ columns }}) (select {{ columns }} from ({{ query }}))
+    {%- endset -%}
+    {{ return(snowflake_dml_explicit_transaction(dml)) }}
+{%- endmacro -%}
+
+
+{#- An empty table with the query's columns, for the days to be put in. -#}
+{%- macro create_empty(relation, query, day_column) -%}
+    {{ return(adapter.dispatch('create_empty')(relation, query, day_column)) }}
+{%- endmacro -%}
+
+{%- macro duckdb__create_empty(relation, query, day_column) -%}
+    create table {{ relation }} as (select * from ({{ query }}) where 1 = 0);
+{%- endmacro -%}
+
+{%- macro snowflake__create_empty(relation, query, day_column) -%}
+    {#- transient: what can be built again from landed files needs no fail-safe copies -#}
+    create or replace transient table {{ relation }} cluster by ({{ day_column }}) as (select * from ({{ query }}) where 1 = 0)
+{%- endmacro -%}
+
+
+{#- Put a finished table in the place of another one, or of nothing. -#}
+{%- macro swap_in(aside, target, existing) -%}
+    {{ return(adapter.dispatch('swap_in')(aside, target, existing)) }}
+{%- endmacro -%}
+
+{%- macro duckdb__swap_in(aside, target, existing) -%}
+    {% if existing %}drop {{ existing.type }} if exists {{ existing }};{% endif %}
+    alter table {{ aside }} rename to {{ target.identifier }};
+{%- endmacro -%}
+
+{%- macro snowflake__swap_in(aside, target, existing) -%}
+    {%- if existing and existing.is_table -%}
+        alter table {{ target }} swap with {{ aside }};
+        drop table {{ aside }}
+    {%- else -%}
+        {% if existing %}drop {{ existing.type }} if exists {{ existing }};{% endif %}
+        alter table {{ aside }} rename to {{ target }}
+    {%- endif -%}
 {%- endmacro -%}

@@ -46,14 +46,13 @@
     {%- do drop_relation_if_exists(load_cached_relation(aside)) -%}
     {%- set nothing = put_chunk(query, '1900-01-02', '1900-01-02') -%}
     {%- call statement('main') -%}
-        create table {{ aside }} as (select * from ({{ nothing }}) where 1 = 0);
+        {{ create_empty(aside, nothing, day_column) }}
     {%- endcall -%}
     {%- do adapter.commit() -%}
     {%- set days = landed_days() -%}
     {%- if days -%}{%- do build_chunks(aside, query, columns, day_column, days) -%}{%- endif -%}
     {%- call statement('swap') -%}
-        {% if existing %}drop {{ existing.type }} if exists {{ existing }};{% endif %}
-        alter table {{ aside }} rename to {{ target.identifier }};
+        {{ swap_in(aside, target, existing) }}
     {%- endcall -%}
     {%- do adapter.commit() -%}
 {%- endmacro -%}

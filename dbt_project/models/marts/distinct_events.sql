@@ -21,7 +21,7 @@ clicks as (
     select
         search.session_id,
         search.timestamp_ms,
-        exploded.sku
+        {{ exploded('sku') }}
     from search {{ explode('search.clicked_skus', 'sku') }}
 
 ),
