@@ -12,6 +12,7 @@ from bigger_boat.assets import (
     evaluation,
     landing,
     models,
+    parity,
     raw,
     warehouse,
 )
@@ -28,7 +29,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
     """Return the whole graph for these settings; ``overrides`` replace resources by key (tests)."""
     return dg.Definitions(
         assets=dg.load_assets_from_modules(GRAPH),
-        asset_checks=dg.load_asset_checks_from_modules(GRAPH),
+        asset_checks=dg.load_asset_checks_from_modules([*GRAPH, *([parity] if settings.profile == "aws" else [])]),
         jobs=JOBS,
         sensors=SENSORS,
         resources={**build_resources(settings), **overrides},

@@ -5,9 +5,11 @@ from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.public_api import LocalPublicApi
+from bigger_boat.resources.snowflake_warehouse import SnowflakeWarehouse
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
+from bigger_boat.resources.twin import DuckDBTwin
 from bigger_boat.settings import Settings
 
 
@@ -28,20 +30,24 @@ def tracking(settings: Settings) -> Tracking:
     return Tracking(kind=settings.tracking, uri=settings.tracking_uri, folder=str(settings.tracking_dir))
 
 
-def _local(settings: Settings) -> dict[str, object]:
-    warehouse = DuckDBWarehouse(
-        path=str(settings.warehouse_path),
-        memory_limit=f"{settings.memory_limit_mib}MiB",
-        lock_timeout_s=settings.warehouse_wait_s,
+def dbt(settings: Settings) -> DbtInProcess:
+    """Return dbt on the profile's warehouse, for use outside of Dagster."""
+    warehouse = WAREHOUSES[settings.profile](settings)
+    return DbtInProcess(
+        project_dir=str(settings.dbt_project_dir),
+        state_dir=str(settings.dbt_state_dir),
+        target=settings.dbt_target,
+        environment=warehouse.dbt_environment(),
+        query_tag=settings.snowflake_query_tag,
     )
+
+
+def _local(settings: Settings) -> dict[str, object]:
+    """Return the roles that both profiles have; the warehouse is the profile's own."""
     return {
         "landing_zone": LandingZone(path=str(settings.landing_dir)),
-        "warehouse": warehouse,
-        "dbt": DbtInProcess(
-            project_dir=str(settings.dbt_project_dir),
-            state_dir=str(settings.dbt_state_dir),
-            environment=warehouse.dbt_environment(),
-        ),
+        "warehouse": WAREHOUSES[settings.profile](settings),
+        "dbt": dbt(settings),
         "storage": LocalStorage(base_dir=str(settings.data_dir)),
         "address_io_manager": AddressIOManager(base_dir=str(settings.data_dir / "addresses")),
         "training": Training(size=settings.size),
@@ -51,4 +57,36 @@ def _local(settings: Settings) -> dict[str, object]:
     }
 
 
-PROFILES = {"local": _local}
+def _aws(settings: Settings) -> dict[str, object]:
+    """The warehouse is Snowflake, which a twin on DuckDB is held against; every other role is still the local one."""
+    twin = DuckDBTwin(project_dir=str(settings.dbt_project_dir), memory_limit=f"{settings.memory_limit_mib}MiB")
+    return {**_local(settings), "twin": twin}
+
+
+def _duckdb(settings: Settings) -> DuckDBWarehouse:
+    return DuckDBWarehouse(
+        path=str(settings.warehouse_path),
+        memory_limit=f"{settings.memory_limit_mib}MiB",
+        lock_timeout_s=settings.warehouse_wait_s,
+    )
+
+
+def _snowflake(settings: Settings) -> SnowflakeWarehouse:
+    return SnowflakeWarehouse(
+        account=settings.snowflake_account,
+        user=settings.snowflake_user,
+        role=settings.snowflake_role,
+        compute=settings.snowflake_warehouse,
+        compute_size=settings.snowflake_warehouse_size,
+        database=settings.snowflake_database,
+        marts_schema=settings.snowflake_schema,
+        statement_timeout_s=settings.snowflake_statement_timeout_s,
+        tag=settings.snowflake_query_tag,
+        host=settings.snowflake_host,
+        port=settings.snowflake_port,
+        protocol=settings.snowflake_protocol,
+    )
+
+
+PROFILES = {"local": _local, "aws": _aws}
+WAREHOUSES = {"local": _duckdb, "aws": _snowflake}

@@ -66,3 +66,22 @@ def test_the_end_stays_open_unless_set(tmp_path):
 
     at = datetime(2026, 3, 7, 23, 59, tzinfo=UTC)
     assert list(grows.get_partition_keys(current_time=at)) == ["2026-03-04", "2026-03-05", "2026-03-06"]
+
+
+def test_the_aws_profile_lists_at_once_all_that_is_missing(clean):
+    clean.setenv("BIGGER_BOAT_PROFILE", "aws")
+    clean.setenv("BIGGER_BOAT_SNOWFLAKE_USER", "loader")
+    with pytest.raises(SettingsError) as error:
+        load_settings(env_file=None)
+    missing = ("ACCOUNT", "WAREHOUSE", "DATABASE", "PRIVATE_KEY_PATH (or BIGGER_BOAT_SNOWFLAKE_PRIVATE_KEY)")
+    listed = ", ".join(f"BIGGER_BOAT_SNOWFLAKE_{name}" for name in missing)
+    assert error.value.message == f"The aws profile needs settings that are missing: {listed}."
+    for name in ("ACCOUNT", "WAREHOUSE", "DATABASE", "PRIVATE_KEY"):
+        clean.setenv(f"BIGGER_BOAT_SNOWFLAKE_{name}", name.lower())
+    settings = load_settings(env_file=None)
+    assert (settings.dbt_target, settings.snowflake_schema, settings.snowflake_port) == ("snowflake", "MARTS", 443)
+    assert "private_key=SecretStr('**********')" in repr(settings)
+
+
+def test_the_local_profile_needs_nothing_of_snowflake(clean):
+    assert load_settings(env_file=None).dbt_target == "duckdb"

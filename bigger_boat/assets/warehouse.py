@@ -24,7 +24,7 @@ from bigger_boat.data.fingerprint import FINGERPRINT, loaded_content, source_fin
 from bigger_boat.errors import WarehouseError
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.dbt import DbtInProcess
-from bigger_boat.resources.dbt_manifest import manifest_path
+from bigger_boat.resources.dbt_manifest import manifest_path, profile_target
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 DAY_COLUMNS = {
@@ -54,7 +54,7 @@ class WarehouseTranslator(DagsterDbtTranslator):
 
 
 def _manifest() -> dict[str, Any]:
-    path = manifest_path()
+    path = manifest_path(target=profile_target())
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:

@@ -22,9 +22,14 @@ def prepare_process(size: str | None = None, max_workers: int | None = None, dat
     os.environ["DAGSTER_INSTANCE_DIR"] = str(instance_dir)
     os.environ["DAGSTER_HOME"] = str(PROJECT_DIR)
     quiet_tensorflow()
-    from bigger_boat.resources.dbt_manifest import ensure_manifest
+    if settings.profile == "local":  # without Dagster, which takes seconds to import
+        from bigger_boat.resources.dbt_manifest import ensure_manifest
 
-    ensure_manifest(settings.dbt_project_dir)
+        ensure_manifest(settings.dbt_project_dir)
+    else:
+        from bigger_boat.profiles import dbt
+
+        dbt(settings).ensure_manifest()
     return settings
 
 

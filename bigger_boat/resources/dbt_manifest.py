@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bigger_boat.errors import WarehouseError
+from bigger_boat.settings import get_settings
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
@@ -26,6 +27,11 @@ SOURCES = ("*.yml", "*.sql")
 WRITTEN_BY_DBT = ("target", "logs", "dbt_packages")
 NAMED_IN_MANIFEST = ("DBT_SNOWFLAKE_DATABASE", "DBT_SNOWFLAKE_SCHEMA")
 """The variables of ``profiles.yml`` whose values stand in a manifest."""
+
+
+def profile_target() -> str:
+    """Return the target of this process's profile: which manifest the graph is drawn from."""
+    return get_settings().dbt_target
 
 
 def manifest_path(project_dir: Path = PROJECT_DIR, target: str = DUCKDB) -> Path:

@@ -101,9 +101,7 @@ def _running() -> tuple[str, Sequence[str]]:
         context = dg.OpExecutionContext.get()
     except dg.DagsterInvariantViolationError:
         return "", []
-    assets = context.selected_asset_keys if context.has_assets_def else {check.asset_key for check in _checks(context)}
-    return context.run_id, sorted(key.to_user_string() for key in assets)
-
-
-def _checks(context: dg.OpExecutionContext) -> set[dg.AssetCheckKey]:
-    return context.selected_asset_check_keys
+    if not context.has_assets_def:
+        return context.run_id, []
+    checked = {check.asset_key for check in context.selected_asset_check_keys}
+    return context.run_id, sorted(key.to_user_string() for key in {*context.selected_asset_keys, *checked})

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 RAW_SCHEMA = "raw"
 TYPES = {"varchar": "varchar", "bigint": "number(38, 0)", "integer": "number(38, 0)"}
 DAYS_PER_STATEMENT = 500
+LONGEST_REASON = 300
 NOT_THERE = (2003, 2043)
 """Snowflake's error numbers for a table that does not exist, or that the role may not see."""
 
@@ -52,6 +53,7 @@ class SnowflakeWarehouse(Warehouse):
     database: str = Field(description="The database.")
     marts_schema: str = Field("MARTS", description="The schema of dbt's models.")
     statement_timeout_s: int = Field(3600, description="Longest time for a statement.")
+    login_timeout_s: int = Field(60, description="How long a login is tried again while the service does not answer.")
     network_timeout_s: int = Field(600, description="How long a request is tried again while the service fails.")
     tag: str = Field("bigger_boat", description="Names this graph in the query history.")
     host: str = Field("", description="Another host than the account's own.")
@@ -157,6 +159,7 @@ class SnowflakeWarehouse(Warehouse):
             schema=self.marts_schema,
             autocommit=autocommit,
             paramstyle="qmark",
+            login_timeout=self.login_timeout_s,
             network_timeout=self.network_timeout_s,
             additional_snowflake_connection_args={**address, "session_parameters": session},
         )
@@ -180,7 +183,7 @@ class SnowflakeWarehouse(Warehouse):
             raise self._in_words(error) from error
 
     def _in_words(self, error: Any) -> WarehouseError:
-        reason = str(error.msg or error).strip().splitlines()[0].rstrip(".")
+        reason = " ".join(str(error.msg or error).split())[:LONGEST_REASON].rstrip(".")
         if error.errno in NOT_THERE:
             return WarehouseError(
                 f"Snowflake cannot answer: {reason}.",
@@ -196,21 +199,25 @@ class SnowflakeWarehouse(Warehouse):
 def _create_raw_tables(cursor: "SnowflakeCursor") -> None:
     """Create what is missing; a role that may not create schemas is not asked to where it is there."""
     found = cursor.execute(
-        "select count(*) as found from information_schema.schemata"
-        " where catalog_name = current_database() and schema_name = ?",
+        "select s.schema_name, t.table_name from information_schema.schemata s"
+        " left join information_schema.tables t"
+        " on t.table_catalog = s.catalog_name and t.table_schema = s.schema_name"
+        " where s.catalog_name = current_database() and s.schema_name = ?",
         [RAW_SCHEMA.upper()],
-    ).fetchone()
-    if not found[0]:
+    ).fetchall()
+    if not found:
         cursor.execute(f"create schema if not exists {RAW_SCHEMA}")
-    for table, columns in RAW_COLUMNS.items():
+    missing = {*RAW_COLUMNS, LOADED} - {str(table).lower() for _, table in found}
+    for table in sorted(missing - {LOADED}):
+        columns = RAW_COLUMNS[table]
         typed = ", ".join(f"{name} {TYPES.get(kind, 'array')}" for name, kind in columns.items())
         extra = ", file_number number(38, 0)" if table == "sku_to_content" else ""
         # files of a day lie together: a day is read and replaced without touching the others
         clustered = f" cluster by (floor({TIME_COLUMN} / {DAY_MS}))" if TIME_COLUMN in columns else ""
         cursor.execute(f"create transient table if not exists {RAW_SCHEMA}.{table} ({typed}{extra}){clustered}")
-    cursor.execute(
-        f"create transient table if not exists {RAW_SCHEMA}.{LOADED} (name varchar, day varchar, fingerprint varchar)"
-    )
+    if LOADED in missing:
+        loaded = "(name varchar, day varchar, fingerprint varchar)"
+        cursor.execute(f"create transient table if not exists {RAW_SCHEMA}.{LOADED} {loaded}")
 
 
 def _write_days(folder: Path, table: str, files_by_day: Mapping[str, Sequence[str]]) -> dict[str, int]:

@@ -27,7 +27,7 @@ create or replace macro {catalog}.array_slice(elements, first, after) as
 """On JSON, as fakesnow keeps arrays; DuckDB's own work on lists and count from 1."""
 
 DONE = "select 'Statement executed successfully.' as status"
-NO_FUNCTIONS = 'select \'\' as "catalog_name", \'\' as "schema_name", \'\' as "name", \'N\' as "is_builtin" where 1 = 0'
+NO_FUNCTIONS = "select '' as \"catalog_name\", '' as \"schema_name\", '' as \"name\", 'N' as \"is_builtin\" where 1 = 0"
 
 create_macros, execute = fakesnow.macros.creation_sql, FakeSnowflakeCursor.execute
 
