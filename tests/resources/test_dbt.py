@@ -22,7 +22,8 @@ def project(tmp_path: Path) -> Path:
     """A copy of the project with two small models and a test, so that parsing takes a moment only."""
     folder = tmp_path / "dbt_project"
     (folder / "models").mkdir(parents=True)
-    for name in ("dbt_project.yml", "profiles.yml"):
+    (folder / "macros").mkdir()
+    for name in ("dbt_project.yml", "profiles.yml", "macros/session.sql"):
         shutil.copy(PROJECT_DIR / name, folder / name)
     (folder / "models" / "good.sql").write_text("select 1 as x")
     (folder / "models" / "after_good.sql").write_text("select * from {{ ref('good') }}")
@@ -58,7 +59,13 @@ def test_events_are_dagster_dbts_own_and_nothing_is_left_behind(
     assert [event.asset_key.to_user_string() for event in events] == ["good", "good", "after_good"]
     assert events[1].passed
     assert (os.getcwd(), set(os.environ)) == (directory, before)
-    assert sorted(path.name for path in project.iterdir()) == ["dbt_project.yml", "models", "profiles.yml", "target"]
+    assert sorted(path.name for path in project.iterdir()) == [
+        "dbt_project.yml",
+        "macros",
+        "models",
+        "profiles.yml",
+        "target",
+    ]
     assert (tmp_path / "state" / "dbt" / "dbt.log").exists()
     other = f"import duckdb; duckdb.connect({str(tmp_path / 'warehouse.duckdb')!r})"
     assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 0
