@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from bigger_boat.serving.published import endpoints_id
 NAME = "recommendation"
 PRODUCTS, DIMENSIONS, K = 20_000, 32, 10
 SWAPS, WARMED_UP = 100, 20
-CLIENTS, PAUSE_MS = 32, 100
+CLIENTS, PAUSE_MS = 32, 250
 HERE = Path(__file__).parent
 
 
@@ -31,7 +32,7 @@ def knn_bundle(root: Path, seed: int) -> Bundle:
     counts = np.arange(PRODUCTS, 0, -1, dtype=np.int64)
     vectors = generator.normal(size=(PRODUCTS, DIMENSIONS)).astype(np.float32)
     model = KnnModel(ProductEmbeddings(skus, counts, vectors), KnnConfig())
-    sessions = np.random.default_rng(0).integers(0, PRODUCTS, (8, 3)).astype(np.int32)
+    sessions = np.random.default_rng(0).integers(0, PRODUCTS, (4, 3)).astype(np.int32)
     rows, scores = model.rank_rows(sessions[:, ::-1].copy(), K, False)
     golden = [
         {
@@ -62,12 +63,13 @@ def test_a_hundred_swaps_under_load(tmp_path, start_server):
     command = [sys.executable, str(HERE / "asking_clients.py"), str(server.port), f"/endpoints/{NAME}/invocations"]
     command += [str(expected), str(CLIENTS), str(PAUSE_MS)]
     process = psutil.Process(server.process.pid)
-    memory, files = {}, {}
+    memory, files, began = {}, {}, time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
         for swap in range(1, SWAPS + 1):
             result = host.publish(NAME, versions[swap % 2].directory)
             assert result.state == "serving", result.sentence
             memory[swap] = process.memory_info().rss
+            print(swap, memory[swap] >> 20, round(time.monotonic() - began, 1), flush=True)
             files[swap] = process.num_fds() - len(process.net_connections("tcp"))
         told = json.loads(clients.communicate(timeout=60)[0])
     assert told["faults"] == []

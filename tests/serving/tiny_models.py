@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from bigger_boat.ml.bundle import Bundle, write_bundle
 
@@ -168,6 +170,9 @@ class Server:
         """Return what the server has written so far."""
         return Path(self._log.name).read_text()
 
+    def memory_mib(self) -> float:
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
 
@@ -181,6 +186,24 @@ class Server:
         finally:
             if self.process.poll() is None:
                 self.process.kill()
+
+
+@contextmanager
+def serve_tiny_models(folder: Path, **told: Any) -> Iterator[Server]:
+    """Serve a recommender and an intent model from a data directory under ``folder``."""
+    from bigger_boat.resources.endpoint_host import LocalEndpointHost
+    from bigger_boat.serving import client
+
+    host = LocalEndpointHost(endpoints_dir=str(folder / "endpoints"))
+    recommender = make_bundle(folder / "bundles", "recommendation", export_recommender, recommendation_golden())
+    host.publish("recommendation", recommender.directory)
+    host.publish("intent", make_bundle(folder / "bundles", "intent", export_intent, intent_golden()).directory)
+    server = Server("endpoints", folder / "endpoints", **told)
+    try:
+        client.wait_until_up(server.url)
+        yield server
+    finally:
+        server.stop()
 
 
 def copy_bundle(bundle: Bundle, directory: Path) -> Path:
