@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONHASHSEED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run up test test-slow bench lint lock clean
+.PHONY: help install run up test test-slow bench lint lock fuzz soak clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,15 @@ lint: install  ## style and formatting
 lock: install  ## resolve the lock again from setup.py
 	$(BIN)/uv --system-certs pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \
 	  --custom-compile-command 'make lock' setup.py -o requirements.lock
+	$(BIN)/uv --system-certs pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --constraint requirements.lock --custom-compile-command 'make lock' deploy/requirements-serving.in \
+	  -o deploy/requirements-serving.lock
+
+fuzz: install  ## 100,000 rude requests to a server of its own
+	$(BIN)/python tests/serving/fuzz_server.py --requests 100000
+
+soak: install  ## ten minutes of requests and swaps: memory stays, nothing fails
+	$(BIN)/python tests/serving/soak_server.py --minutes 10
 
 clean:  ## remove the virtual environment and all data
 	rm -rf $(VENV) data

@@ -35,12 +35,13 @@ def serve(
     stop: Annotated[bool, typer.Option(help="stop the server that a run left in the background")] = False,
 ) -> None:
     """Serve the endpoints; new versions are loaded without a restart."""
-    from bigger_boat.console import say
     from bigger_boat.resources import local_server
 
     quiet_tensorflow()
     settings = get_settings()
     if stop:
+        from bigger_boat.console import say  # it knows Dagster, which the container has not
+
         pid = local_server.stop(settings.endpoints_dir)
         say(f"Stopped process {pid}." if pid else "No server of this data folder is running.")
         return

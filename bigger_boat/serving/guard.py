@@ -59,6 +59,7 @@ class ServerOptions:
     api_key: str | None = field(default=None, repr=False)
     limits: Limits = DEFAULT_LIMITS
     guards: Guards = field(default_factory=Guards)
+    log_requests: bool = True
 
 
 @dataclass(slots=True)
@@ -81,6 +82,7 @@ class Guard:
         self._guards = options.guards
         self._key = _digest(options.api_key.encode()) if options.api_key else None
         self._metrics = metrics
+        self._logs = options.log_requests
 
     async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
@@ -112,7 +114,7 @@ class Guard:
             self._metrics.in_flight -= 1
             seconds = time.perf_counter() - began
             self._metrics.observe_request(record.route, scope["method"], status, seconds)
-            if logger.isEnabledFor(logging.INFO):
+            if self._logs and logger.isEnabledFor(logging.INFO):
                 _log(record, scope["method"], status, seconds)
 
     def _is_allowed(self, scope: dict[str, Any], headers: dict[bytes, bytes]) -> bool:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import orjson
 
-_QUIET = ("tensorflow", "absl", "httpx", "uvicorn.access")
+_QUIET = ("tensorflow", "absl", "uvicorn.error")
+"""They say at length when they start and stop; warnings of theirs are worth a line."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,4 +35,4 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.WARNING)

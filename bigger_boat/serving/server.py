@@ -36,7 +36,7 @@ DEFAULT_PORT = 8080
 _GRACE_S = 9
 """Docker kills after 10 seconds."""
 _LOCK_PATIENCE_S = 2.0
-_PRIVATE = ServerOptions(limits=Limits(k=2**31 - 1))
+_PRIVATE = ServerOptions(limits=Limits(k=2**31 - 1), log_requests=False)
 """Golden requests may ask for more than a shop may."""
 
 

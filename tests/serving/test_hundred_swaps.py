@@ -3,56 +3,25 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
+from tiny_models import knn_bundle
 
-from bigger_boat.ml.bundle import Bundle, write_bundle
-from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
-from bigger_boat.ml.prod2vec import ProductEmbeddings
-from bigger_boat.ml.recommender_export import export_knn
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 from bigger_boat.serving.published import endpoints_id
 
 NAME = "recommendation"
-PRODUCTS, DIMENSIONS, K = 20_000, 32, 10
 SWAPS, WARMED_UP = 100, 20
 CLIENTS, PAUSE_MS = 32, 250
 HERE = Path(__file__).parent
 
 
-def knn_bundle(root: Path, seed: int) -> Bundle:
-    """A real recommender: what a swap forgets to free is megabytes, and shows."""
-    generator = np.random.default_rng(seed)
-    skus = [f"{number:064d}" for number in range(PRODUCTS)]
-    counts = np.arange(PRODUCTS, 0, -1, dtype=np.int64)
-    vectors = generator.normal(size=(PRODUCTS, DIMENSIONS)).astype(np.float32)
-    model = KnnModel(ProductEmbeddings(skus, counts, vectors), KnnConfig())
-    sessions = np.random.default_rng(0).integers(0, PRODUCTS, (4, 3)).astype(np.int32)
-    rows, scores = model.rank_rows(sessions[:, ::-1].copy(), K, False)
-    golden = [
-        {
-            "request": {"sessions": [[skus[row] for row in session]], "k": K},
-            "predictions": [
-                {"skus": [skus[row] for row in ranked], "scores": s, "fallback": False, "unknown_skus": []}
-            ],
-        }
-        for session, ranked, s in zip(sessions, rows, scores.tolist(), strict=True)
-    ]
-
-    def export(directory: Path) -> None:
-        export_knn(model, directory)
-
-    return write_bundle(root, name=NAME, kind="knn_recommender", export=export, golden=golden, info={})
-
-
 @pytest.mark.slow
 def test_a_hundred_swaps_under_load(tmp_path, start_server):
-    versions = [knn_bundle(tmp_path / "bundles", seed) for seed in (1, 2)]
+    versions = [knn_bundle(tmp_path / "bundles", seed, products=20_000, dimensions=32) for seed in (1, 2)]
     root = tmp_path / "endpoints"
     host = LocalEndpointHost(endpoints_dir=str(root), confirm_timeout_s=60)
     host.publish(NAME, versions[0].directory)
@@ -63,13 +32,12 @@ def test_a_hundred_swaps_under_load(tmp_path, start_server):
     command = [sys.executable, str(HERE / "asking_clients.py"), str(server.port), f"/endpoints/{NAME}/invocations"]
     command += [str(expected), str(CLIENTS), str(PAUSE_MS)]
     process = psutil.Process(server.process.pid)
-    memory, files, began = {}, {}, time.monotonic()
+    memory, files = {}, {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
         for swap in range(1, SWAPS + 1):
             result = host.publish(NAME, versions[swap % 2].directory)
             assert result.state == "serving", result.sentence
             memory[swap] = process.memory_info().rss
-            print(swap, memory[swap] >> 20, round(time.monotonic() - began, 1), flush=True)
             files[swap] = process.num_fds() - len(process.net_connections("tcp"))
         told = json.loads(clients.communicate(timeout=60)[0])
     assert told["faults"] == []

@@ -218,3 +218,26 @@ def test_the_server_ends_when_its_directory_is_gone(bundles, start_server, tmp_p
     root.mkdir()  # made again under the same name: still not the directory it serves
     assert server.wait(20) == 0
     assert read_server(root) is None
+
+
+def test_unmodified_boto3_asks_the_local_server(server, bundles, monkeypatch):
+    """The code of a Lambda function runs against the laptop: only an environment variable says where."""
+    import boto3
+    from botocore.exceptions import ClientError
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    runtime = boto3.client("sagemaker-runtime", region_name="eu-west-1")
+
+    def invoke(name: str, request: dict) -> dict:
+        asked = {"EndpointName": name, "ContentType": "application/json", "Body": json.dumps(request)}
+        return json.loads(runtime.invoke_endpoint(**asked)["Body"].read())
+
+    answer = invoke("recommendation", {"sessions": [["sku-a"]], "k": 2})
+    assert answer["version"] == bundles["first"].version
+    assert compare_golden([rank_offline(["sku-a"], 2)], answer["predictions"]) == []
+    assert 0 < invoke("intent", {"sessions": [[{"action": "add"}]]})["predictions"][0]["purchase_probability"] < 1
+    with pytest.raises(ClientError) as declined:
+        invoke("recommendation", {"sessions": "none"})
+    assert declined.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400

@@ -155,6 +155,35 @@ def make_bundle(root: Path, name: str, export: Callable[[Path], object], golden:
     return write_bundle(root, name=name, kind="tiny", export=export, golden=golden, info={"metrics": {"MRR@20": 0.3}})
 
 
+def knn_bundle(root: Path, seed: int, *, products: int, dimensions: int, k: int = 10) -> Bundle:
+    """A real recommender with random vectors: what a swap forgets to free is megabytes, and shows."""
+    from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
+    from bigger_boat.ml.prod2vec import ProductEmbeddings
+    from bigger_boat.ml.recommender_export import export_knn
+
+    generator = np.random.default_rng(seed)
+    skus = [f"{number:064d}" for number in range(products)]
+    counts = np.arange(products, 0, -1, dtype=np.int64)
+    vectors = generator.normal(size=(products, dimensions)).astype(np.float32)
+    model = KnnModel(ProductEmbeddings(skus, counts, vectors), KnnConfig())
+    sessions = np.random.default_rng(0).integers(0, products, (4, 3)).astype(np.int32)
+    rows, scores = model.rank_rows(sessions[:, ::-1].copy(), k, False)
+    golden = [
+        {
+            "request": {"sessions": [[skus[row] for row in session]], "k": k},
+            "predictions": [
+                {"skus": [skus[row] for row in ranked], "scores": s, "fallback": False, "unknown_skus": []}
+            ],
+        }
+        for session, ranked, s in zip(sessions, rows, scores.tolist(), strict=True)
+    ]
+
+    def export(directory: Path) -> None:
+        export_knn(model, directory)
+
+    return write_bundle(root, name="recommendation", kind="knn_recommender", export=export, golden=golden, info={})
+
+
 class Server:
     """The real server in a process of its own. ``told`` are ServerOptions, ``guards`` among them; ``log`` its log."""
 

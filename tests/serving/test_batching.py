@@ -1,0 +1,132 @@
+"""The queue of an endpoint: who is answered together, what is turned away, and that nothing is ever mixed."""
+
+import asyncio
+import threading
+
+import pytest
+
+from bigger_boat.errors import RequestError
+from bigger_boat.serving.batching import Batcher
+from bigger_boat.serving.contract import PredictionRequest, Session
+
+BAD = "a poisoned product"
+
+
+class Predictor:
+    """Answers with what it was asked and its name, and notes how many came together. ``gate`` can be shut."""
+
+    def __init__(self, name: str = "first"):
+        self.name = name
+        self.calls: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.began = threading.Event()
+
+    def predict(self, request: PredictionRequest) -> list[dict]:
+        self.began.set()
+        assert self.gate.wait(20)
+        self.calls.append(len(request.sessions))
+        if any(BAD in session.skus for session in request.sessions):
+            raise ValueError("this session breaks the model")
+        return [{"skus": session.skus[: request.k], "by": self.name} for session in request.sessions]
+
+
+@pytest.fixture
+def batcher():
+    batcher = Batcher("recommendation", queue_sessions=100)
+    yield batcher
+    batcher.close()
+
+
+def asking(*skus: str, k: int = 5, sessions: int = 1, exclude_seen: bool = False) -> PredictionRequest:
+    one = Session(["detail"] * len(skus), list(skus), [-1] * len(skus))
+    return PredictionRequest([one] * sessions, [-1] * sessions, k, exclude_seen)
+
+
+async def behind_a_shut_gate(batcher: Batcher, predictor: Predictor, requests: list, meanwhile=None) -> list:
+    """Hold the model on a first request, queue the others, let go; return their answers or errors."""
+    predictor.gate.clear()
+    first = asyncio.create_task(batcher.answer(predictor, asking("first")))
+    await asyncio.to_thread(predictor.began.wait, 20)
+    tasks = [asyncio.create_task(batcher.answer(which, request)) for which, request in requests]
+    await asyncio.sleep(0)  # each has put its job into the queue
+    if meanwhile:
+        meanwhile(tasks)
+    await asyncio.sleep(0)
+    predictor.gate.set()
+    await first
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_what_waits_together_is_answered_together(batcher):
+    predictor = Predictor()
+    requests = [(predictor, asking(f"sku-{number}")) for number in range(30)]
+    answers = asyncio.run(behind_a_shut_gate(batcher, predictor, requests))
+    assert [answer[0]["skus"] for answer in answers] == [[f"sku-{number}"] for number in range(30)]
+    assert predictor.calls == [1, 30]
+
+
+def test_versions_and_rules_are_never_in_one_call(batcher):
+    old, new = Predictor("old"), Predictor("new")
+    requests = []
+    for number in range(24):
+        which = (old, new)[number % 2]
+        request = asking(f"sku-{number}", k=1 + number % 3, exclude_seen=number % 4 == 0)
+        requests.append((which, request))
+    answers = asyncio.run(behind_a_shut_gate(batcher, old, requests))
+    for (which, request), answer in zip(requests, answers, strict=True):
+        assert answer == [{"skus": request.sessions[0].skus[: request.k], "by": which.name}]
+
+
+def test_a_call_stays_bounded(batcher):
+    predictor = Predictor()
+    requests = [(predictor, asking("a", sessions=10)) for _ in range(10)]
+    asyncio.run(behind_a_shut_gate(batcher, predictor, requests))
+    assert predictor.calls == [1, 60, 40]
+
+
+def test_a_full_queue_turns_away_and_an_empty_one_takes_the_largest(batcher):
+    predictor = Predictor()
+    requests = [(predictor, asking("a", sessions=60)), (predictor, asking("b", sessions=41))]
+    answers = asyncio.run(behind_a_shut_gate(batcher, predictor, requests))
+    assert len(answers[0]) == 60
+    assert isinstance(answers[1], RequestError)
+    assert (answers[1].status, answers[1].code) == (503, "overloaded")
+    assert len(asyncio.run(batcher.answer(predictor, asking("c", sessions=256)))) == 256
+    assert batcher.waiting_sessions == 0
+
+
+def test_one_requests_fault_is_not_its_neighbours(batcher):
+    predictor = Predictor()
+    requests = [(predictor, asking(sku)) for sku in ("a", BAD, "c")]
+    answers = asyncio.run(behind_a_shut_gate(batcher, predictor, requests))
+    assert [answers[0][0]["skus"], answers[2][0]["skus"]] == [["a"], ["c"]]
+    assert isinstance(answers[1], ValueError)
+
+
+def test_who_is_gone_is_not_answered(batcher):
+    predictor = Predictor()
+    requests = [(predictor, asking("a")), (predictor, asking("b"))]
+    answers = asyncio.run(behind_a_shut_gate(batcher, predictor, requests, lambda tasks: tasks[0].cancel()))
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert answers[1][0]["skus"] == ["b"]
+    assert predictor.calls == [1, 1]
+    assert batcher.waiting_sessions == 0
+
+
+def test_what_waits_at_the_end_is_answered():
+    batcher, predictor = Batcher("intent", queue_sessions=10), Predictor()
+
+    async def ask() -> list:
+        predictor.gate.clear()
+        tasks = [asyncio.create_task(batcher.answer(predictor, asking(sku))) for sku in "ab"]
+        await asyncio.to_thread(predictor.began.wait, 20)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        predictor.gate.set()
+        answers = await asyncio.gather(*tasks)
+        await closing
+        return answers
+
+    assert [answer[0]["skus"] for answer in asyncio.run(ask())] == [["a"], ["b"]]
+    with pytest.raises(RequestError, match="Too many"):
+        asyncio.run(batcher.answer(predictor, asking("c")))
