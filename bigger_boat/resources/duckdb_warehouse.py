@@ -68,12 +68,11 @@ class DuckDBWarehouse(Warehouse):
                 ).fetchone()[0]
             for day in sorted(files_by_day):
                 files = [str(file) for file in files_by_day[day]]
-                if files:
-                    refuse_rows_of_other_days(connection, table, day, files)
-                    query = f"insert into raw.{table} ({columns}) select {columns} from {PARQUET}"
-                    rows[day] = execute_on_files(connection, query, files).fetchone()[0]
-                else:
-                    rows[day] = 0
+                rows[day] = refuse_rows_of_other_days(connection, table, day, files) if files else 0
+            files = [str(file) for day in sorted(files_by_day) for file in files_by_day[day]]
+            if files:  # all at once: a day's file alone keeps one thread busy
+                query = f"insert into raw.{table} ({columns}) select {columns} from {PARQUET}"
+                execute_on_files(connection, query, files)
             connection.execute(f"delete from raw.{LOADED} where name = ? and list_contains(?, day)", [table, [*rows]])
             connection.executemany(
                 f"insert into raw.{LOADED} values (?, ?, ?)",

@@ -24,20 +24,26 @@ def execute_on_files(
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise WarehouseError(
-            f"A landed file cannot be loaded: {reason}. Nothing was changed. Files: {', '.join(files)}.",
+            f"A landed file cannot be loaded: {reason}. Nothing was changed. Files: {_listed(files)}.",
             "Land the source again with bigger-boat land --replace.",
         ) from error
 
 
 def refuse_rows_of_other_days(
     connection: "duckdb.DuckDBPyConnection", table: str, day: str, files: Sequence[str]
-) -> None:
-    """Raise WarehouseError if a row of a day's files lies in another day, or has no time."""
-    query = f"select min({TIME_COLUMN}), max({TIME_COLUMN}), count(*) - count({TIME_COLUMN}) from {PARQUET}"
-    first, last, without_time = execute_on_files(connection, query, files).fetchone()
+) -> int:
+    """Return how many rows a day's files have. Raises WarehouseError if one lies in another day, or has no time."""
+    query = f"select min({TIME_COLUMN}), max({TIME_COLUMN}), count({TIME_COLUMN}), count(*) from {PARQUET}"
+    first, last, with_time, rows = execute_on_files(connection, query, files).fetchone()
     start = day_start_ms(day)
-    if without_time or (first is not None and (first < start or last >= start + DAY_MS)):
+    if with_time < rows or (first is not None and (first < start or last >= start + DAY_MS)):
         raise WarehouseError(
             f"raw.{table}: the landed files of {day} hold rows of another day or without a time ({', '.join(files)}).",
             "Land the source again: bigger-boat land sorts every row into its day.",
         )
+    return rows
+
+
+def _listed(files: Sequence[str], at_most: int = 3) -> str:
+    more = f" and {len(files) - at_most} more" if len(files) > at_most else ""
+    return ", ".join(files[:at_most]) + more

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigger_boat.errors import WarehouseError
-from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
+from bigger_boat.resources.duckdb_warehouse import DATABASE_FILE, DuckDBWarehouse
 from bigger_boat.resources.warehouse import RAW_COLUMNS
 
 DAY_1, DAY_2, DAY_3 = "2026-10-01", "2026-10-02", "2026-10-03"
@@ -138,3 +138,22 @@ def test_a_file_that_is_let_go_in_time_is_opened(warehouse: DuckDBWarehouse) -> 
     patient = DuckDBWarehouse(path=warehouse.path, threads=1, lock_timeout_s=60)
     patient.prepare()
     assert process.wait() == 0
+
+
+def test_purging_leaves_no_byte_of_deleted_rows_and_all_others(tmp_path):
+    path = tmp_path / DATABASE_FILE
+    warehouse = DuckDBWarehouse(path=str(path), threads=1)
+    with warehouse.connect() as connection:
+        rows = "select 'gone-' || (i % 3), 'view', null, null, i, 'u', null, null from range(9000) as t(i)"
+        connection.execute(f"insert into raw.browsing_train {rows}")
+        connection.execute("create view main.stg as select session_id_hash as session_id from raw.browsing_train")
+        connection.execute("checkpoint")
+        connection.execute("delete from raw.browsing_train where session_id_hash = 'gone-1'")
+    assert b"gone-1" in path.read_bytes()
+    warehouse.purge()
+    assert b"gone-1" not in path.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == [DATABASE_FILE]
+    with warehouse.read("select session_id, count(*) as n from main.stg group by 1 order by 1") as reader:
+        assert reader.read_all().to_pylist() == [{"session_id": f"gone-{i}", "n": 3000} for i in (0, 2)]
+    DuckDBWarehouse(path=str(tmp_path / "none" / DATABASE_FILE)).purge()
+    assert not (tmp_path / "none").exists()
