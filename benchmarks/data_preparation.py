@@ -28,6 +28,8 @@ from bigger_boat.data.vocabulary import SPLITS  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
 EVENTS_PER_SESSION = 7.5
+MANY = 10_000_000
+"""From so many events on, the shop has 91 days and 60,000 products, as the challenge has; below 28 and 20,000."""
 LAST_DAY = date(2026, 6, 28)
 DAY_MS = 86_400_000
 SELECTION = "+intent_dataset,+recommendation_dataset"
@@ -58,9 +60,9 @@ def main() -> None:
     """Measure every size, print results and table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, nargs="+", default=[200_000, 1_000_000])
-    parser.add_argument("--days", type=int, default=28)
-    parser.add_argument("--products", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shops", type=Path, help="a folder that keeps simulated shops, to be measured again")
+    parser.add_argument("--set-work-up-to", type=int, default=5_000_000, help="set work is not taken apart above")
     parser.add_argument("--peer-up-to", type=int, default=1_000_000, help="the peer is too slow for more events")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
@@ -80,12 +82,9 @@ def main() -> None:
 
 def measure_size(folder: Path, events: int, options: argparse.Namespace, with_peer: bool) -> Size:
     """Simulate a shop, land it, make both data sets, and let the peer do the same."""
-    shop, data_dir = folder / "shop", folder / "data"
+    data_dir = folder / "data"
     environment = {"BIGGER_BOAT_DATA_DIR": str(data_dir)}
-    sessions, days, products = int(events / EVENTS_PER_SESSION), options.days, options.products
-    command = ["simulate", "--out", shop, "--sessions", sessions, "--days", days, "--products", products]
-    measure([*boat(), *map(str, command), "--seed", str(options.seed), "--end-date", str(LAST_DAY)], environment)
-    plant_oddities(shop)
+    shop = simulated(events, options.seed, options.shops or folder, environment)
     landed = measure([*boat(), "land", str(shop)], environment)
     size = Size(
         sum(day.rows["browsing"] + day.rows.get("search", 0) for day in read_index(data_dir / "landing").days.values())
@@ -97,11 +96,27 @@ def measure_size(folder: Path, events: int, options: argparse.Namespace, with_pe
         **stages_of(ran, data_dir),
         "all": Measured(landed.wall_s + ran.wall_s, landed.cpu_s + ran.cpu_s, peak),
     }
+    if events > options.set_work_up_to:
+        return size
     ours, size.set_work = set_work(data_dir, folder / "again")
     require_same(published(data_dir), ours, "the data set that the run published")
     for how in PEERS if with_peer else ():
         size.peers[how] = run_peer(shop, folder, how, ours)
     return size
+
+
+def simulated(events: int, seed: int, shops: Path, environment: dict[str, str]) -> Path:
+    """Return the folder of a shop of that size, simulated unless it is there."""
+    shop = shops / f"{events}-{seed}"
+    if not shop.exists():
+        unfinished = shops / f"{events}-{seed}.unfinished"
+        days, products = (91, 60_000) if events >= MANY else (28, 20_000)
+        command = ["simulate", "--out", unfinished, "--sessions", int(events / EVENTS_PER_SESSION), "--days", days]
+        command += ["--products", products, "--seed", seed, "--end-date", LAST_DAY]
+        measure([*boat(), *map(str, command)], environment)
+        plant_oddities(unfinished)
+        unfinished.rename(shop)
+    return shop
 
 
 def boat() -> list[str]:
@@ -162,7 +177,7 @@ def set_work(data_dir: Path, folder: Path) -> tuple[pl.DataFrame, dict[str, floa
     from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
     from bigger_boat.resources.landing_zone import LandingZone
 
-    warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), memory_limit="3GiB")
+    warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), memory_limit="2GiB")
     dbt = DbtInProcess(
         project_dir=str(ROOT / "dbt_project"),
         state_dir=str(folder / "dbt"),
@@ -264,7 +279,7 @@ def table(sizes: list[Size]) -> str:
         ]
     parts = list(sizes[0].set_work)
     lines += ["", "| raw table to intent rows, s | " + " | ".join(parts) + " |", "|---|" + "---|" * len(parts)]
-    for size in sizes:
+    for size in (size for size in sizes if size.set_work):
         lines.append(f"| {size.events:,} events | " + " | ".join(f"{size.set_work[part]:.2f}" for part in parts) + " |")
     lines += ["", "| peer, same intent rows | events | peer, s | ours, s | ratio |", "|---|---|---|---|---|"]
     for size in sizes:

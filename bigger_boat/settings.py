@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     end_date: date | None = Field(None, description="last day (UTC), for a data set that will never grow")
     size: Literal["quick", "full"] = Field("full", description="quick: few epochs and small widths")
     max_workers: int = Field(2, ge=1, le=64, description="steps that run side by side in runs from the web UI")
-    memory_limit_mib: int = Field(3072, ge=256, description="memory that the warehouse may use, in MiB")
+    memory_limit_mib: int = Field(2048, ge=256, description="memory that the warehouse may use, in MiB")
     warehouse_wait_s: float = Field(300, ge=0, description="how long to wait for another writer of the warehouse, in s")
     tracking: Literal["mlflow", "wandb", "off"] = Field("mlflow", description="where trainings are recorded")
     tracking_uri: str = Field("", description="address of the tracking service; empty: its local default")

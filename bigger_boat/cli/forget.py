@@ -1,6 +1,8 @@
 """``forget``: sessions leave landing zone, tables and data sets; what was trained on them is named."""
 
 import shutil
+import sys
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +31,9 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
     """
     from bigger_boat.automation.forgetting import Note
 
+    warnings.simplefilter("ignore")
     settings = prepare_process(max_workers=1)
+    del sys.argv[2:]  # dbt writes the command line of its process into its log
     note = Note.read(settings.data_dir)
     if note.sessions:
         from bigger_boat.console import say

@@ -10,6 +10,13 @@ with browsing as (
 
 ),
 
+product_events as (
+
+    -- read once more rather than taken from the step above: a step that two others read is kept in memory, text and all
+    select * from {{ ref('stg_browsing') }} where {{ in_chunk }} and action in ('detail', 'add', 'remove', 'purchase')
+
+),
+
 search as (
 
     select * from {{ ref('stg_search') }} where {{ in_chunk }}
@@ -26,9 +33,34 @@ clicks as (
 
 ),
 
+doubled_views as (
+
+    select distinct session_id, timestamp_ms, url, 'view' as action
+    from product_events
+
+),
+
+undoubled as (
+
+    select
+        browsing.session_id,
+        browsing.timestamp_ms,
+        browsing.action,
+        browsing.sku,
+        browsing.url
+    from browsing
+    left join doubled_views
+        on browsing.session_id = doubled_views.session_id
+        and browsing.timestamp_ms = doubled_views.timestamp_ms
+        and browsing.url = doubled_views.url
+        and browsing.action = doubled_views.action
+    where doubled_views.session_id is null
+
+),
+
 events as (
 
-    select session_id, timestamp_ms, action, sku, url from browsing
+    select session_id, timestamp_ms, action, sku, url from undoubled
     union all
     select session_id, timestamp_ms, 'search', '', '' from search
     union all
@@ -50,32 +82,18 @@ deduplicated as (
 
 ),
 
-doubled_views as (
-
-    select distinct session_id, timestamp_ms, url, 'view' as action
-    from deduplicated
-    where action in ('detail', 'add', 'remove', 'purchase')
-
-),
-
 final as (
 
     select
-        deduplicated.session_id,
-        cast({{ ms_to_timestamp('deduplicated.timestamp_ms') }} as date) as event_date,
-        deduplicated.timestamp_ms,
-        {{ event_order('deduplicated.action') }} as event_order,
-        deduplicated.action,
-        deduplicated.sku,
-        deduplicated.url,
-        cast(deduplicated.copies as int) as copies
+        session_id,
+        cast({{ ms_to_timestamp('timestamp_ms') }} as date) as event_date,
+        timestamp_ms,
+        {{ event_order('action') }} as event_order,
+        action,
+        sku,
+        url,
+        cast(copies as int) as copies
     from deduplicated
-    left join doubled_views
-        on deduplicated.session_id = doubled_views.session_id
-        and deduplicated.timestamp_ms = doubled_views.timestamp_ms
-        and deduplicated.url = doubled_views.url
-        and deduplicated.action = doubled_views.action
-    where doubled_views.session_id is null
 
 )
 
