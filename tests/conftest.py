@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 for name in [name for name in os.environ if name.startswith("BIGGER_BOAT_")]:
     del os.environ[name]
 _data_dir = tempfile.TemporaryDirectory(prefix="bigger-boat-tests-")
@@ -13,3 +15,8 @@ os.environ["BIGGER_BOAT_START_DATE"] = "2026-10-01"
 os.environ["DAGSTER_HOME"] = str(Path(__file__).resolve().parent.parent)
 os.environ["DAGSTER_INSTANCE_DIR"] = _data_dir.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--histories N``: how many random histories of landings, corrections and runs the slow test of healing tries."""
+    parser.addoption("--histories", type=int, default=40, help="random histories of days that heal (default: 40)")

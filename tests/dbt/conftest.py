@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does n
 from session_oracle import Event
 
 EPOCH = date(1970, 1, 1)
+VIEWS = ("stg_browsing", "stg_search")
+TABLES = ("distinct_events", "session_stats", "sessions", "cart_sessions")
 
 BROWSING = pa.schema(
     [
@@ -47,11 +49,12 @@ SEARCH = pa.schema(
 class Shop:
     """A small warehouse: replace the events of a day, build days, look at tables."""
 
-    def __init__(self, root: Path, memory_limit: str = "1GB"):
+    def __init__(self, root: Path, memory_limit: str = "1GB", project_dir: Path = PROJECT_DIR):
         self.root = root
+        self.project_dir = project_dir
         self.warehouse = DuckDBWarehouse(path=str(root / "warehouse.duckdb"), memory_limit=memory_limit, threads=1)
         self.dbt = DbtInProcess(
-            project_dir=str(PROJECT_DIR), state_dir=str(root / "dbt"), environment=self.warehouse.dbt_environment()
+            project_dir=str(project_dir), state_dir=str(root / "dbt"), environment=self.warehouse.dbt_environment()
         )
         self.files = 0
 
@@ -68,20 +71,25 @@ class Shop:
             variables |= {"first_day": _iso(first), "last_day": _iso(last if last is not None else first)}
         return self._dbt("build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables))
 
-    def run(self, day: int) -> InProcessInvocation:
-        """Run only the tables by day, without tests."""
-        return self._dbt(
-            "run",
-            "--select",
-            "stg_browsing+ stg_search",
-            "--vars",
-            json.dumps({"first_day": _iso(day), "last_day": _iso(day)}),
-        )
+    def run(
+        self, first: int | None = None, last: int | None = None, views: bool = False, **variables: object
+    ) -> InProcessInvocation:
+        """Run only the tables by day, without tests, and without their views unless asked; no days: everything."""
+        if first is not None:
+            variables |= {"first_day": _iso(first), "last_day": _iso(last if last is not None else first)}
+        return self._dbt("run", "--select", *(VIEWS if views else ()), *TABLES, "--vars", json.dumps(variables))
 
     def _dbt(self, *command: str) -> InProcessInvocation:
-        invocation = self.dbt.cli(list(command), manifest=json.loads(ensure_manifest().read_bytes()))
+        manifest = json.loads(ensure_manifest(self.project_dir).read_bytes())
+        invocation = self.dbt.cli(list(command), manifest=manifest)
         list(invocation.stream())
         return invocation
+
+    def clear(self) -> None:
+        """Empty every table, as before anything had landed."""
+        with self.warehouse.connect() as connection:
+            for table in ("raw.browsing_train", "raw.search_train", *TABLES):
+                connection.execute(f"delete from {table}")
 
     def table(self, name: str, columns: str = "*") -> list[dict]:
         """Return all rows, in a fixed order."""
@@ -90,7 +98,7 @@ class Shop:
 
     def tables(self) -> dict[str, list[dict]]:
         """Return every table by day."""
-        return {name: self.table(name) for name in ("distinct_events", "session_stats", "sessions", "cart_sessions")}
+        return {name: self.table(name) for name in TABLES}
 
     def _browsing_file(self, events: list[Event]) -> list[str]:
         rows = [
@@ -143,7 +151,7 @@ def _parsed_project() -> None:
     ensure_manifest()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
     """Return a maker of empty warehouses."""
     return lambda **settings: Shop(tmp_path_factory.mktemp("shop"), **settings)

@@ -1,12 +1,11 @@
-"""The warehouse's tables against plain Python on random histories, and days that heal."""
+"""The warehouse's tables against plain Python on random histories; days that heal are in ``test_days_heal.py``."""
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
 
 import pytest
-import session_oracle as oracle
+from by_the_book import assert_follows_the_book
 from session_oracle import DAY_MS, Event
 
 FIRST = 20_600  # 2026-05-27
@@ -46,55 +45,6 @@ def by_day(history: list[Event]) -> dict[int, list[Event]]:
     return days
 
 
-def expected_rows(history: list[Event]) -> tuple[list[dict], int]:
-    found, dropped = oracle.sessions(history)
-    rows = []
-    for (session, day), events in found.items():
-        counts = Counter(event.action for event in events)
-        rows.append(
-            {
-                "session_id": session,
-                "session_date": date(1970, 1, 1) + timedelta(days=day),
-                "started_at": at(events[0].ms),
-                "ended_at": at(events[-1].ms),
-                "duration_s": (events[-1].ms - events[0].ms) / 1000,
-                "actions": [event.action for event in events],
-                "skus": [event.sku for event in events],
-                "timestamps_ms": [event.ms for event in events],
-                "event_count": len(events),
-                **{
-                    f"{name}_count": counts[name]
-                    for name in ("view", "detail", "add", "remove", "purchase", "search", "click")
-                },
-            }
-        )
-    return sorted(rows, key=lambda row: (row["session_id"], row["session_date"])), dropped
-
-
-def at(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None, microsecond=ms % 1000 * 1000)
-
-
-def assert_follows_the_book(shop, history: list[Event]) -> None:
-    rows, dropped = expected_rows(history)
-    assert shop.table("sessions") == rows
-    carts = {(row["session_id"], row["session_date"]): row for row in rows if row["add_count"]}
-    found = {(row["session_id"], row["session_date"]): row for row in shop.table("cart_sessions")}
-    assert found.keys() == carts.keys()
-    for key, row in found.items():
-        first_add = carts[key]["actions"].index("add")
-        assert row["first_add_index"] == first_add
-        assert row["bought"] == ("purchase" in carts[key]["actions"][first_add:])
-    stats = shop.table("session_stats")
-    assert sum(row["dropped_next_day_count"] for row in stats) == dropped
-    assert sum(row["event_count"] for row in stats) == sum(row["event_count"] for row in rows) + dropped
-    assert sum(row["starts_session"] for row in stats) == len(rows)
-    kept = oracle.distinct(history)
-    browsed = [event for event in history if event.action not in ("search", "click") and event in kept]
-    copies = [row["copies"] for row in shop.table("distinct_events") if row["action"] not in ("search", "click")]
-    assert sum(copies) == len(browsed)
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_a_history_built_at_once_follows_the_book(new_shop: Callable, seed: int) -> None:
     shop = new_shop()
@@ -107,34 +57,7 @@ def test_a_history_built_at_once_follows_the_book(new_shop: Callable, seed: int)
     ]
     shop.load(by_day(history))
     shop.build(chunk_days=2 + 3 * seed)
-    assert_follows_the_book(shop, history)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_days_in_any_order_corrected_emptied_and_run_again_heal(new_shop: Callable, seed: int) -> None:
-    rng = random.Random(seed)
-    shop = new_shop()
-    history = by_day(random_history(seed))
-    present: dict[int, list[Event]] = {day: [] for day in DAYS}
-    arrivals = list(DAYS)
-    rng.shuffle(arrivals)
-    changes = [(day, history[day]) for day in arrivals]
-    other = by_day(random_history(seed + 1000, events=120))
-    changes += [(rng.choice(DAYS), []), (day := rng.choice(DAYS), other[day]), (day, history[day])]
-    for day, events in changes:
-        shop.load({day: events})
-        present[day] = events
-        shop.run(day)
-    everything = [event for events in present.values() for event in events]
-    assert_follows_the_book(shop, everything)
-
-    healed = shop.tables()
-    scratch = new_shop()
-    scratch.load(present)
-    scratch.build()
-    assert healed == scratch.tables()
-    shop.build(DAYS[0], DAYS[-1], chunk_days=2)
-    assert shop.tables() == healed
+    assert_follows_the_book(shop.tables(), history)
 
 
 def test_a_range_in_one_run_equals_its_days_one_by_one(new_shop: Callable) -> None:
@@ -142,6 +65,8 @@ def test_a_range_in_one_run_equals_its_days_one_by_one(new_shop: Callable) -> No
     together, alone = new_shop(), new_shop()
     together.load(history)
     together.build(DAYS[0], DAYS[-1], chunk_days=4)
+    alone.warehouse.prepare()
+    alone.run(views=True)
     alone.load(history)
     for day in DAYS:
         alone.run(day)
