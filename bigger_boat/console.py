@@ -3,7 +3,9 @@
 What belongs elsewhere: running (``automation/runner.py``), parsing of commands (``cli/``).
 """
 
+import logging
 import os
+import re
 import sys
 import threading
 from collections import defaultdict
@@ -21,6 +23,9 @@ from bigger_boat.data.landing import LandingReport
 
 SUMMARY = "summary"
 """Metadata key: what a step's line says about its result."""
+
+PROGRESS = re.compile(r"\(\d+ of \d+ days\)$")
+"""How the lines end by which a step tells how far it is."""
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -118,6 +123,14 @@ class RunPrinter:
                 self._success(event.step_key, at)
             elif kind == dg.DagsterEventType.STEP_FAILURE:
                 say(f"  [red]✗[/red] {escape(_name(event.step_key))}")
+
+    def on_log(self, level: int, text: str) -> None:
+        """Print what a step says while it works: how many days are done, or what it waits for."""
+        with self._lock:
+            if level >= logging.WARNING:
+                say(f"    [yellow]{escape(text)}[/yellow]")
+            elif PROGRESS.search(text):
+                say(f"    [dim]{escape(text)}[/dim]")
 
     def _check(self, evaluation) -> None:
         if not evaluation.passed:

@@ -20,7 +20,7 @@ from bigger_boat.assets.verdicts import (
     run_range,
     with_neighbours,
 )
-from bigger_boat.data.fingerprint import FINGERPRINT, loaded_content, source_fingerprint
+from bigger_boat.data.fingerprint import FINGERPRINT, Content, loaded_content, source_fingerprint
 from bigger_boat.errors import WarehouseError
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.dbt import DbtInProcess
@@ -39,6 +39,10 @@ ROWS_IN_MEMORY = 100_000
 """How many sessions are read or sorted at a time."""
 
 SESSIONS = AssetKey("sessions")
+BUILD = ["build", "--exclude-resource-type", "unit_test"]
+
+CHUNK_DAYS_TAG = "bigger_boat/chunk_days"
+"""A run's tag: how many days are computed at a time; without it, as many as hold about 3 M events."""
 
 
 class WarehouseTranslator(DagsterDbtTranslator):
@@ -79,18 +83,17 @@ MANIFEST = _manifest()
 def warehouse_days(
     context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: Warehouse
 ) -> Iterator[dg.Output | dg.AssetCheckResult | dg.AssetObservation]:
-    """Build the run's days, and the day on either side, in one dbt invocation."""
+    """Build the run's days, and the day on either side, in one dbt invocation; each table is told as it is done."""
     first, last = min(context.partition_keys), max(context.partition_keys)
-    with readable_failures():
-        warehouse.prepare()
-        build = ["build", "--exclude-resource-type", "unit_test"]
-        invocation = dbt.cli([*build, "--vars", json.dumps({"first_day": first, "last_day": last})], context=context)
-        events, failure = _all_events(invocation.stream())
-    _describe_days(context, warehouse, events, first, last)
-    for event in events:
-        yield _with_range(event, *with_neighbours(first, last))
-    if failure:
-        raise failure
+    variables = {"first_day": first, "last_day": last, "chunk_days": int(context.run.tags.get(CHUNK_DAYS_TAG, 0))}
+    with readable_failures(), warehouse.held():
+        # what is loaded now: a day that is loaded anew meanwhile is then known to be behind
+        content = loaded_content(warehouse.loaded_fingerprints())
+        invocation = dbt.cli([*BUILD, "--vars", json.dumps(variables)], context=context)
+        for event in invocation.stream():
+            if isinstance(event, dg.Output):
+                _describe_days(context, warehouse, content, event.output_name, days_between(first, last))
+            yield _with_range(event, *with_neighbours(first, last))
 
 
 @dbt_assets(
@@ -104,16 +107,11 @@ def warehouse_catalog(
     context: dg.AssetExecutionContext, dbt: DbtInProcess, warehouse: Warehouse
 ) -> Iterator[dg.Output | dg.AssetCheckResult | dg.AssetObservation]:
     """Build the catalog."""
-    with readable_failures():
-        warehouse.prepare()
-        invocation = dbt.cli(["build", "--exclude-resource-type", "unit_test"], context=context)
-        events, failure = _all_events(invocation.stream())
-    for event in events:
-        if isinstance(event, dg.Output) and event.output_name == "products":
-            context.add_asset_metadata({"dagster/row_count": warehouse.count("products")}, asset_key="products")
-        yield event
-    if failure:
-        raise failure
+    with readable_failures(), warehouse.held():
+        for event in dbt.cli(BUILD, context=context).stream():
+            if isinstance(event, dg.Output) and event.output_name == "products":
+                context.add_asset_metadata({"dagster/row_count": warehouse.count("products")}, asset_key="products")
+            yield event
 
 
 @dg.asset_check(asset=SESSIONS, blocking=True, pool=WAREHOUSE_POOL)
@@ -173,29 +171,16 @@ def all_days(warehouse: Warehouse) -> tuple[str, str]:
     return str(row["first"]), str(row["last"])
 
 
-def _all_events(stream: Iterator[Any]) -> tuple[list[Any], Exception | None]:
-    """Run dbt to its end, so that the file is free again; return its events, and the failure to raise after them."""
-    events: list[Any] = []
-    try:
-        events.extend(stream)
-    except dg.Failure as failure:
-        return events, failure
-    return events, None
-
-
 def _describe_days(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, events: list[Any], first: str, last: str
+    context: dg.AssetExecutionContext, warehouse: Warehouse, content: Content, table: str, days: list[str]
 ) -> None:
-    """Attach to each day of the tables that were built its rows, and from what loaded content it was made."""
-    days = days_between(first, last)
-    content = loaded_content(warehouse.loaded_fingerprints())
-    for table in [event.output_name for event in events if isinstance(event, dg.Output)]:
-        rows = warehouse.row_counts(table, DAY_COLUMNS[table], first, last) if table in DAY_COLUMNS else {}
-        for day in days:
-            metadata: dict[str, Any] = {FINGERPRINT: source_fingerprint(content, table, day)}
-            if table in DAY_COLUMNS:
-                metadata["dagster/partition_row_count"] = rows[day]
-            context.add_asset_metadata(metadata, asset_key=table, partition_key=day)
+    """Attach to each day of a table that was built its rows, and from what loaded content it was made."""
+    rows = warehouse.row_counts(table, DAY_COLUMNS[table], days[0], days[-1]) if table in DAY_COLUMNS else {}
+    for day in days:
+        metadata: dict[str, Any] = {FINGERPRINT: source_fingerprint(content, table, day)}
+        if rows:
+            metadata["dagster/partition_row_count"] = rows[day]
+        context.add_asset_metadata(metadata, asset_key=table, partition_key=day)
 
 
 def _with_range(event: Any, first: str, last: str) -> Any:

@@ -60,9 +60,16 @@ def make_plan(
     size: str,
     days: Iterable[str] | None = None,
     force: bool = False,
+    since: float | None = None,
 ) -> Plan:
-    """Return what has to be made of ``selected``. ``days`` limits the days; ``force`` makes all of it again."""
-    wanted = sorted(index.days) if days is None else sorted(days)
+    """Return what has to be made of ``selected``. ``days`` limits the days; ``force`` makes all of it again.
+
+    With ``since`` (seconds since 1970), ``force`` leaves what was made after it and is up to date. A landed day that is
+    none of the graph's (today, before START_DATE, after END_DATE) is left out.
+    """
+    landed = sorted(index.days) if days is None else sorted(days)
+    wanted: list[str] = []
+    made_in = _MadeIn(instance, graph)
     stale_days: dict[AssetKey, set[str]] = {}
     stale: set[AssetKey] = set()
     reasons: dict[AssetKey, str] = {}
@@ -71,7 +78,14 @@ def make_plan(
         if key not in selected or not node.is_executable or not node.is_materializable:
             continue
         if node.partitions_def is not None:
-            behind = set(wanted) if force else _days_behind(instance, key, node, index, wanted)
+            wanted = wanted or [day for day in landed if node.partitions_def.has_partition_key(day)]
+            if force and since is None:
+                behind = set(wanted)
+            else:
+                behind = _days_behind(instance, key, node, index, wanted, made_in(key), since if force else None)
+                # a fingerprint says what was loaded; that the table above was built from it first, the order says
+                above = [made_in(parent) for parent in node.parent_keys]
+                behind |= {day for day in wanted if any(a.get(day, 0) > made_in(key).get(day, 0) for a in above)}
             behind |= {day for parent in node.parent_keys for day in stale_days.get(parent, ())}
             behind |= _days_in_doubt(instance, graph.get_check_keys_for_assets({key}), set(wanted) - behind)
             if behind:
@@ -79,7 +93,9 @@ def make_plan(
                 stale.add(key)
                 reasons[key] = f"{len(behind)} of {len(wanted)} days"
         else:
-            reason = "forced" if force else _why_behind(instance, key, node, graph, stale, index, size)
+            reason = _why_behind(instance, key, node, graph, stale, index, size)
+            if force and not (since and not reason and _made_after(instance, key, since)):
+                reason = "forced"
             if reason:
                 stale.add(key)
                 reasons[key] = reason
@@ -99,10 +115,17 @@ def _by_day_above(graph, key: AssetKey) -> bool:
     )
 
 
-def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingIndex, wanted: list[str]) -> set[str]:
-    """Return the days of ``wanted`` that are missing, made from other content, or by other code."""
-    last = instance.event_log_storage.get_latest_storage_id_by_partition(key, DagsterEventType.ASSET_MATERIALIZATION)
-    made = {storage_id: day for day, storage_id in last.items() if day in set(wanted)}
+def _days_behind(
+    instance: DagsterInstance,
+    key: AssetKey,
+    node,
+    index: LandingIndex,
+    wanted: list[str],
+    made_in: Mapping[str, int],
+    since: float | None,
+) -> set[str]:
+    """Return the days of ``wanted`` that are missing, made from other content, by other code, or before ``since``."""
+    made = {storage_id: day for day, storage_id in made_in.items() if day in set(wanted)}
     behind = set(wanted) - set(made.values())
     content = landed_content(index)
     ids = sorted(made)
@@ -115,7 +138,30 @@ def _days_behind(instance: DagsterInstance, key: AssetKey, node, index: LandingI
             expected = source_fingerprint(content, key.path[-1], day)
             if _other_code(event, node) or made_from is None or made_from.value != expected:
                 behind.add(day)
+            if since and record.timestamp < since:
+                behind.add(day)
     return behind
+
+
+class _MadeIn:
+    """Tells, per table by day, in which of the instance's records each day was made last: higher is later."""
+
+    def __init__(self, instance: DagsterInstance, graph):
+        self._instance, self._graph = instance, graph
+        self._known: dict[AssetKey, Mapping[str, int]] = {}
+
+    def __call__(self, key: AssetKey) -> Mapping[str, int]:
+        node = self._graph.get(key)
+        if key not in self._known and node.partitions_def is not None and node.is_materializable:
+            self._known[key] = self._instance.event_log_storage.get_latest_storage_id_by_partition(
+                key, DagsterEventType.ASSET_MATERIALIZATION
+            )
+        return self._known.get(key, {})
+
+
+def _made_after(instance: DagsterInstance, key: AssetKey, since: float) -> bool:
+    record = instance.get_latest_materialization_event(key)
+    return record is not None and record.timestamp >= since
 
 
 def _days_in_doubt(instance: DagsterInstance, checks: Set[dg.AssetCheckKey], days: Set[str]) -> set[str]:

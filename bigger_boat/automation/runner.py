@@ -48,13 +48,14 @@ def execute(
     plan: Plan,
     instance: dg.DagsterInstance,
     on_event: Callable[[dg.DagsterEvent, float], None],
+    on_log: Callable[[int, str], None],
     tags: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Make what the plan says: a run of the catalogue's tables, one per range of days, one of what follows.
 
     Not one run for all: Dagster plans an event per asset and day of a run's range, for unpartitioned assets as well.
-    ``on_event`` gets each Dagster event with its time (s since the epoch) as it happens, in another thread.
-    ``tags`` are put on every run.
+    ``on_event`` gets each Dagster event with its time (s since the epoch) as it happens, in another thread; ``on_log``
+    the level and text of what steps say beside them. ``tags`` are put on every run.
     """
     later = tuple(key for key in plan.unpartitioned if key not in plan.independent)
     steps: list[tuple[Sequence[dg.AssetKey], tuple[str, str] | None]] = [
@@ -68,7 +69,7 @@ def execute(
         if block:
             run_tags |= {RANGE_START: block[0], RANGE_END: block[1]}
         free_slots_of_ended_runs(instance)
-        run_id, success = _execute_run(instance, keys, run_tags, on_event)
+        run_id, success = _execute_run(instance, keys, run_tags, on_event, on_log)
         free_slots_of_ended_runs(instance)
         run_ids.append(run_id)
         if not success:
@@ -77,9 +78,9 @@ def execute(
     return Outcome(True, tuple(run_ids))
 
 
-def _execute_run(instance, keys, tags, on_event) -> tuple[str, bool]:
+def _execute_run(instance, keys, tags, on_event, on_log) -> tuple[str, bool]:
     repository = ReconstructableRepository.for_module("bigger_boat.definitions", "defs")
-    with _following(instance, on_event):
+    with _following(instance, on_event, on_log):
         result = dg.execute_job(
             repository.get_reconstructable_job(ASSET_JOB),
             instance=instance,
@@ -92,7 +93,11 @@ def _execute_run(instance, keys, tags, on_event) -> tuple[str, bool]:
 
 
 @contextmanager
-def _following(instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent, float], None]) -> Iterator[None]:
+def _following(
+    instance: dg.DagsterInstance,
+    on_event: Callable[[dg.DagsterEvent, float], None],
+    on_log: Callable[[int, str], None],
+) -> Iterator[None]:
     """Pass on the events of the run that starts inside, from a thread that reads the instance."""
     known = {run.run_id for run in instance.get_runs(limit=1)}
     stop = threading.Event()
@@ -108,8 +113,11 @@ def _following(instance: dg.DagsterInstance, on_event: Callable[[dg.DagsterEvent
                 records = instance.get_records_for_run(run_id, cursor)
                 cursor = records.cursor
                 for record in records.records:
-                    if record.event_log_entry.dagster_event:
-                        on_event(record.event_log_entry.dagster_event, record.event_log_entry.timestamp)
+                    entry = record.event_log_entry
+                    if entry.dagster_event:
+                        on_event(entry.dagster_event, entry.timestamp)
+                    else:
+                        on_log(int(entry.level), entry.user_message)
             if last_round:
                 return
             stop.wait(POLL_S)

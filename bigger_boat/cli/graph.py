@@ -1,6 +1,7 @@
 """Commands that bring the graph up to date."""
 
-from datetime import datetime, timedelta
+from contextlib import nullcontext
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -49,12 +50,27 @@ def backfill(
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="last day")],
     select: Annotated[str, typer.Option(help="partitioned assets, in Dagster's selection syntax")] = "+cart_sessions",
+    chunk_days: Annotated[int, typer.Option(min=0, help="days computed at a time; 0: about 3 M events")] = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="begin anew, also after one that was killed")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Make the tables of these days again, also where they are up to date."""
+    """Make the tables of these days again, also where they are up to date. After a kill, it goes on where it was."""
+    from bigger_boat.automation.backfills import Begun, days_of
+    from bigger_boat.console import say
+
     settings = prepare_process(None, max_workers=1)
-    days = [(first + timedelta(days=n)).date().isoformat() for n in range((last - first).days + 1)]
-    run_graph(settings, select, force=True, days=days, dry_run=dry_run)
+    from bigger_boat.partitions import daily_partitions
+
+    days = days_of(first.date(), last.date(), daily_partitions)
+    begun = Begun(settings.data_dir, days, select)
+    since = None if restart else begun.since
+    if since:
+        at = datetime.fromtimestamp(since)
+        say(f"  Going on with the backfill begun {at:%Y-%m-%d %H:%M}; --restart begins anew.")
+    with nullcontext() if dry_run else begun.noted(anew=restart):
+        run_graph(
+            settings, select, force=True, days=days, since=since, chunk_days=chunk_days, dry_run=dry_run
+        )
 
 
 @app.command(hidden=True)
@@ -69,6 +85,8 @@ def run_graph(
     force: bool,
     days=None,
     before=None,
+    since: float | None = None,
+    chunk_days: int = 0,
     past: Past | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -98,13 +116,14 @@ def run_graph(
             )
         if not dry_run:
             _tidy_up(settings, instance, index)
+        from bigger_boat.assets.warehouse import CHUNK_DAYS_TAG
         from bigger_boat.definitions import defs
 
         graph = defs.resolve_asset_graph()
         selected = select_assets(select, graph)
         if past:
             selected = without_publishing(selected, graph)
-        plan = planning.make_plan(graph, instance, selected, index, settings.size, days, force)
+        plan = planning.make_plan(graph, instance, selected, index, settings.size, days, force, since)
         if before:
             before(settings)
         heading("Graph")
@@ -116,8 +135,9 @@ def run_graph(
         if dry_run:
             say("  Nothing was done: this was a dry run.")
             return
+        tags = {SIZE_TAG: settings.size} | ({CHUNK_DAYS_TAG: str(chunk_days)} if chunk_days else {})
         with quiet(settings.data_dir / "logs" / "run.log"), RunPrinter() as printer:
-            outcome = runner.execute(plan, instance, printer.on_event, {SIZE_TAG: settings.size})
+            outcome = runner.execute(plan, instance, printer.on_event, printer.on_log, tags)
     if outcome.stopped:
         say("\n  Stopped. What is done stays done: the same command goes on from there.")
         raise typer.Exit(STOPPED)

@@ -6,7 +6,9 @@ outputs and checks is dagster-dbt's own. What belongs elsewhere: the manifest (`
 (``assets/warehouse.py``).
 """
 
+import logging
 import queue
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +28,10 @@ from bigger_boat.resources.dbt_manifest import DUCKDB, SNOWFLAKE, ensure_manifes
 CANCEL_WAIT_S = 30.0
 FAILED = ("error", "fail", "runtime error", "partial success")
 SHOWN_LINES = 12
+_PROGRESS = re.compile(r"\(\d+ of \d+ days\)$")
+"""How dbt_project/macros/replace_range.sql tells of each chunk that is done."""
+
+logger = logging.getLogger(__name__)
 
 
 class DbtInProcess(dg.ConfigurableResource):
@@ -163,7 +169,10 @@ class InProcessInvocation(DbtCliInvocation):
         thread.start()
         try:
             while (message := messages.get()) is not None:
-                yield msg_to_dict(message)
+                event = msg_to_dict(message)
+                if _PROGRESS.search(event["info"]["msg"]):
+                    logger.info(event["info"]["msg"])
+                yield event
         finally:
             _end(thread)
 

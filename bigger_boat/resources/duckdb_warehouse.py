@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from bigger_boat.errors import WarehouseError
 from bigger_boat.resources.landed_files import PARQUET, execute_on_files, refuse_rows_of_other_days
@@ -24,6 +24,8 @@ DATABASE_FILE = "warehouse.duckdb"
 """DuckDB calls a database after its file, and dbt's manifest names the database: the file's name is fixed."""
 
 ROWS_PER_BATCH = 65_536
+DAYS_AT_A_TIME = 16
+"""How many days of raw rows one statement loads; all of a load are one transaction."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class DuckDBWarehouse(Warehouse):
     threads: int = Field(2, description="Threads of one query.")
     temp_directory: str = Field("", description="Where DuckDB spills; beside the database file by default.")
     lock_timeout_s: float = Field(300.0, description="How long to wait for another process that holds the file.")
+
+    _held: "duckdb.DuckDBPyConnection | None" = PrivateAttr(default=None)
 
     @contextmanager
     def connect(self) -> Iterator["duckdb.DuckDBPyConnection"]:
@@ -50,6 +54,17 @@ class DuckDBWarehouse(Warehouse):
     def prepare(self) -> None:
         with self.connect():
             pass
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The file stays open here: nobody can take it before dbt, which then shares it, opens it too."""
+        self._held = self._open(_DBT_CONFIG)
+        try:
+            _create_raw_tables(self._held)
+            yield
+        finally:
+            connection, self._held = self._held, None
+            connection.close()
 
     def load_days(
         self,
@@ -66,13 +81,18 @@ class DuckDBWarehouse(Warehouse):
                 deleted += connection.execute(
                     f"delete from raw.{table} where {TIME_COLUMN} >= ? and {TIME_COLUMN} < ?", [first_ms, end_ms]
                 ).fetchone()[0]
-            for day in sorted(files_by_day):
+            days = sorted(files_by_day)
+            for day in days:
                 files = [str(file) for file in files_by_day[day]]
                 rows[day] = refuse_rows_of_other_days(connection, table, day, files) if files else 0
-            files = [str(file) for day in sorted(files_by_day) for file in files_by_day[day]]
-            if files:  # all at once: a day's file alone keeps one thread busy
-                query = f"insert into raw.{table} ({columns}) select {columns} from {PARQUET}"
-                execute_on_files(connection, query, files)
+            for start in range(0, len(days), DAYS_AT_A_TIME):
+                together = days[start : start + DAYS_AT_A_TIME]
+                files = [str(file) for day in together for file in files_by_day[day]]
+                if files:  # several at once: a day's file alone keeps one thread busy
+                    query = f"insert into raw.{table} ({columns}) select {columns} from {PARQUET}"
+                    execute_on_files(connection, query, files)
+                done = start + len(together)
+                logger.info("raw.%s: %s to %s (%d of %d days)", table, together[0], together[-1], done, len(days))
             connection.execute(f"delete from raw.{LOADED} where name = ? and list_contains(?, day)", [table, [*rows]])
             connection.executemany(
                 f"insert into raw.{LOADED} values (?, ?, ?)",
@@ -144,26 +164,26 @@ class DuckDBWarehouse(Warehouse):
         except duckdb.CatalogException as error:
             raise WarehouseError(
                 f"The warehouse {self.path} cannot answer: {_first_line(error)}.",
-                "Materialize the raw and warehouse assets first: bigger-boat run --select '*sessions'.",
+                "Materialize the raw and warehouse assets first: bigger-boat run --select +cart_sessions.",
             ) from error
 
-    def _open(self) -> "duckdb.DuckDBPyConnection":
+    def _open(self, config: Mapping[str, str] | None = None) -> "duckdb.DuckDBPyConnection":
+        """Open the file, waiting for whoever has it. One configuration at a time per process: DuckDB's own rule."""
         import duckdb
 
+        if self._held is not None:
+            return self._held.cursor()
         if Path(self.path).name != DATABASE_FILE:
             raise WarehouseError(f"The warehouse file must be called {DATABASE_FILE}, not {Path(self.path).name}.")
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         deadline, told = time.monotonic() + self.lock_timeout_s, False
         while True:
             try:
-                return duckdb.connect(self.path, config=self._config())
+                return duckdb.connect(self.path, config=dict(self._config() if config is None else config))
             except duckdb.IOException as error:
                 holder = _lock_holder(error)
                 if holder is None:
-                    raise WarehouseError(
-                        f"The warehouse {self.path} cannot be opened: {_first_line(error)}.",
-                        "Check disk and permissions; if the file is damaged, delete it and backfill all days.",
-                    ) from error
+                    raise self._cannot_be_opened(error) from error
                 if time.monotonic() >= deadline:
                     raise WarehouseError(
                         f"The warehouse {self.path} is in use by {holder}; waited {self.lock_timeout_s:.0f} s for it.",
@@ -176,6 +196,13 @@ class DuckDBWarehouse(Warehouse):
                     told = True
                 time.sleep(0.2)
 
+    def _cannot_be_opened(self, error: Exception) -> WarehouseError:
+        return WarehouseError(
+            f"The warehouse {self.path} cannot be opened: {_first_line(error)}.",
+            "Check disk and permissions. If the file is damaged, delete it and make all tables again: "
+            "bigger-boat run --force --select 'group:raw or group:warehouse'.",
+        )
+
     def _config(self) -> dict[str, str]:
         return {
             "memory_limit": self.memory_limit,
@@ -184,6 +211,10 @@ class DuckDBWarehouse(Warehouse):
             "preserve_insertion_order": "false",
             "disabled_compression_methods": "fsst",  # hashed ids: a tenth smaller, for a third more time to write
         }
+
+
+_DBT_CONFIG: Mapping[str, str] = {}
+"""What dbt connects with: it makes its settings afterwards."""
 
 
 def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:

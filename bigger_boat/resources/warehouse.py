@@ -5,8 +5,8 @@ a row must look like (``data/``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -74,6 +74,12 @@ class Warehouse(dg.ConfigurableResource, ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Wait until the warehouse can be written, and create the raw tables that dbt's views read."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Prepare it, and keep other processes out until the block ends: dbt runs inside."""
+        self.prepare()
+        yield
 
     @abstractmethod
     def load_days(

@@ -37,7 +37,8 @@
             {{ replace_days(relation, columns | join(', '), condition, put_chunk(query, first, last)) }}
         {%- endcall -%}
         {%- do adapter.commit() -%}
-        {%- if days[0] != first or days[1] != last -%}{{ log(relation.identifier ~ ': ' ~ first ~ ' to ' ~ last, info=true) }}{%- endif -%}
+        {%- set done = day_chunks(days[0], last, 1) | length -%}
+        {{ log(relation.identifier | replace('__dbt_tmp', '') ~ ': ' ~ first ~ ' to ' ~ last ~ ' (' ~ done ~ ' of ' ~ day_chunks(days[0], days[1], 1) | length ~ ' days)', info=true) }}
     {%- endfor -%}
 {%- endmacro -%}
 

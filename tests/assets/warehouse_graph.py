@@ -64,7 +64,7 @@ class Graph:
     def land(self, *events: tuple[str, int, str, str], replace: tuple[str, str] | None = None) -> None:
         """Land browsing events (session, ms, action, sku); a view has no sku."""
         source = self.root / "source"
-        source.mkdir(exist_ok=True)
+        source.mkdir(parents=True, exist_ok=True)
         header = "session_id_hash,event_type,product_action,product_sku_hash,server_timestamp_epoch_ms,hashed_url"
         with (source / "browsing_train.csv").open("w", newline="") as file:
             file.write(header + "\n")

@@ -1,0 +1,119 @@
+"""The web UI as a person has it: ``bigger-boat up`` as processes, driven by the GraphQL that its pages send."""
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from whole_shop import free_port, start_cli
+
+LOCATION = {"repositoryLocationName": "bigger_boat", "repositoryName": "__repository__"}
+PATIENCE_S = 180
+
+LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+LAUNCH_RUN = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+TERMINATE = """mutation ($id: String!) { terminateRun(runId: $id) {
+  __typename ... on TerminateRunFailure { message } } }"""
+RUN = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status tags { key value } } } }"
+RUNS = "query { runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+EVENTS = """query ($id: ID!) { logsForRun(runId: $id, limit: 10000) { ... on EventConnection { events {
+  __typename ... on MessageEvent { message level stepKey } } } } }"""
+BACKFILL = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) { __typename ... on PartitionBackfill {
+  status numPartitions assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
+  assetKey { path } numPartitionsTargeted numPartitionsInProgress numPartitionsMaterialized numPartitionsFailed } } }
+  runs: runs(limit: 50) { runId status tags { key value } } } } }"""
+
+
+class WebUI:
+    """A running web UI at ``url``."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Send a query; return the first field of its data."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            data = json.load(answer)
+        assert "errors" not in data, data["errors"]
+        [found] = data["data"].values()
+        return found
+
+    def backfill(self, assets: Sequence[str], days: Sequence[str]) -> str:
+        """Launch what the backfill dialogue launches; return the backfill's id."""
+        selection = [{"path": name.split("/")} for name in assets]
+        params = {"assetSelection": selection, "partitionNames": list(days), "fromFailure": False, "tags": []}
+        launched = self.ask(LAUNCH_BACKFILL, params=params)
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def launch(self, assets: Sequence[str], day: str | None = None) -> str:
+        """Launch what "Materialize" launches for these assets, of a day; return the run's id."""
+        tags = [{"key": "dagster/partition", "value": day}] if day else []
+        selector = {**LOCATION, "pipelineName": "__ASSET_JOB"}
+        selector |= {"assetSelection": [{"path": name.split("/")} for name in assets]}
+        params = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
+        launched = self.ask(LAUNCH_RUN, params=params)
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def status(self, run_id: str) -> str:
+        return self.ask(RUN, id=run_id)["status"]
+
+    def runs(self) -> list[dict[str, Any]]:
+        return self.ask(RUNS)["results"]
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        return self.ask(EVENTS, id=run_id)["events"]
+
+    def terminate(self, run_id: str) -> None:
+        ended = self.ask(TERMINATE, id=run_id)
+        assert ended["__typename"] == "TerminateRunSuccess", ended
+
+    def backfill_state(self, backfill_id: str) -> dict[str, Any]:
+        """Return what the backfill's page shows."""
+        return self.ask(BACKFILL, id=backfill_id)
+
+    def wait(self, what: Callable[[], Any]) -> Any:
+        """Return what the first true answer of ``what`` is."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := what()):
+            assert time.monotonic() < deadline, "What was waited for did not come."
+            time.sleep(0.3)
+        return found
+
+    def end_of(self, run_id: str) -> str:
+        """Wait for the end of a run; return its status."""
+        return self.wait(lambda: (status := self.status(run_id)) in ("SUCCESS", "FAILURE", "CANCELED") and status)
+
+
+@contextmanager
+def web_ui(root: Path, **settings: str) -> Iterator[WebUI]:
+    """Run ``bigger-boat up`` on a data folder until the block ends."""
+    port = free_port()
+    process = start_cli(root, "up", BIGGER_BOAT_UI_PORT=str(port), out=root.parent / "up.txt", **settings)
+    ui = WebUI(f"http://127.0.0.1:{port}")
+    try:
+        ui.wait(lambda: _is_up(ui, process))
+        yield ui
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def _is_up(ui: WebUI, process) -> bool:
+    assert process.poll() is None, "The web UI ended."
+    try:
+        query = "query { repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+        return bool(ui.ask(query)["nodes"])
+    except (urllib.error.URLError, OSError, KeyError):
+        return False
