@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from whole_shop import free_port, start_cli
+from whole_shop import environment, free_port
 
 LOCATION = {"repositoryLocationName": "bigger_boat", "repositoryName": "__repository__"}
 PATIENCE_S = 180
@@ -48,10 +50,11 @@ class WebUI:
         [found] = data["data"].values()
         return found
 
-    def backfill(self, assets: Sequence[str], days: Sequence[str]) -> str:
+    def backfill(self, assets: Sequence[str], days: Sequence[str], tags: Mapping[str, str]) -> str:
         """Launch what the backfill dialogue launches; return the backfill's id."""
         selection = [{"path": name.split("/")} for name in assets]
-        params = {"assetSelection": selection, "partitionNames": list(days), "fromFailure": False, "tags": []}
+        params = {"assetSelection": selection, "partitionNames": list(days), "fromFailure": False}
+        params |= {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
         launched = self.ask(LAUNCH_BACKFILL, params=params)
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]
@@ -100,7 +103,11 @@ class WebUI:
 def web_ui(root: Path, **settings: str) -> Iterator[WebUI]:
     """Run ``bigger-boat up`` on a data folder until the block ends."""
     port = free_port()
-    process = start_cli(root, "up", BIGGER_BOAT_UI_PORT=str(port), out=root.parent / "up.txt", **settings)
+    with (root.parent / "up.txt").open("w") as out:
+        command = [sys.executable, "-m", "bigger_boat.cli", "up"]
+        process = subprocess.Popen(
+            command, env=environment(root, BIGGER_BOAT_UI_PORT=str(port), **settings), stdout=out, stderr=out
+        )
     ui = WebUI(f"http://127.0.0.1:{port}")
     try:
         ui.wait(lambda: _is_up(ui, process))
@@ -110,7 +117,7 @@ def web_ui(root: Path, **settings: str) -> Iterator[WebUI]:
         process.wait(60)
 
 
-def _is_up(ui: WebUI, process) -> bool:
+def _is_up(ui: WebUI, process: subprocess.Popen) -> bool:
     assert process.poll() is None, "The web UI ended."
     try:
         query = "query { repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"

@@ -1,0 +1,163 @@
+"""One warehouse, many hands: the web UI's runs beside each other and beside other processes, all of them real."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+from forked_cli import ForkedCli
+from web_ui import WebUI, web_ui
+from whole_shop import environment, make_source, open_instance
+
+from bigger_boat.data.landing import land
+
+DAYS = ["2026-10-25", "2026-10-26", "2026-10-27", "2026-10-28"]
+MARTS = ("distinct_events", "session_stats", "sessions", "cart_sessions")
+ASSETS = ("raw/browsing_train", "raw/search_train", "stg_browsing", "stg_search", *MARTS)
+HOLDER = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory) -> Iterator[ForkedCli]:
+    cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
+    yield cli
+    cli.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, forked) -> Path:
+    """The data folder of a small shop of four days, whose tables a backfill from the command line made."""
+    folder = tmp_path_factory.mktemp("four-days")
+    land(make_source(folder / "source", 900, 4, 60), folder / "data" / "landing", now=datetime(2026, 11, 1, tzinfo=UTC))
+    code, said = forked.run(folder / "data", "backfill", "--from", DAYS[0], "--to", DAYS[-1])
+    assert code == 0, said
+    return folder / "data"
+
+
+@contextmanager
+def held(root: Path) -> Iterator[int]:
+    """Let another process have the warehouse until the block ends; give its process id."""
+    command = [sys.executable, "-c", HOLDER, str(root / "warehouse.duckdb")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "open\n"
+    try:
+        yield process.pid
+    finally:
+        process.communicate("")
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Return a digest of each table's rows, whatever their order."""
+    query = (
+        "select count(*) || ' ' || md5(string_agg(row, chr(10) order by row)) from (select t::text as row from {} t)"
+    )
+    with duckdb.connect(str(root / "warehouse.duckdb"), read_only=True) as connection:
+        return {
+            table: connection.execute(query.format(table)).fetchone()[0] for table in ("raw.browsing_train", *MARTS)
+        }
+
+
+@pytest.mark.parametrize("asset", ["sessions", "raw/browsing_train"])
+def test_who_waits_too_long_is_told_who_holds_the_warehouse(made, forked, tmp_path, asset):
+    """The first is dbt's step, the second ours."""
+    root = Path(shutil.copytree(made, tmp_path / "data"))
+    arguments = ("run", "--select", asset, "--force")
+    with held(root) as pid:
+        code, said = forked.run(root, *arguments, BIGGER_BOAT_WAREHOUSE_WAIT_S="0.5")
+    assert code == 1
+    assert re.search(rf"Waiting up to 0 s for the warehouse: it is in use by \S+ \(process {pid}\)\.", said), said
+    failed = said[said.index("\nFailed\n") :]
+    assert re.search(rf"warehouse\.duckdb is in use by \S+ \(process {pid}\); waited 0 s for it\.", failed), failed
+    assert "What to do: DuckDB has one writer: wait until that process ends, or end it, and run this again." in failed
+    assert "Traceback" not in said
+
+
+def test_who_waits_long_enough_goes_on(made, forked, tmp_path):
+    root = Path(shutil.copytree(made, tmp_path / "data"))
+    with held(root):
+        run = forked.start(root, "run", "--select", "sessions", "--force")
+        run.wait_for(lambda run: "Waiting up to 300 s for the warehouse" in run.said)
+    assert run.wait() == 0, run.said
+    assert "✓ sessions" in run.said
+    assert contents(root) == contents(made)
+
+
+@pytest.fixture(scope="module")
+def shared(made, tmp_path_factory) -> Iterator[tuple[Path, WebUI]]:
+    """A landed shop of which nothing is made, under a web UI that the tests of this module share."""
+    root = tmp_path_factory.mktemp("shared") / "data"
+    shutil.copytree(made / "landing", root / "landing")
+    with web_ui(root) as ui:
+        yield root, ui
+
+
+@pytest.mark.slow
+def test_a_backfill_from_the_web_ui_is_one_run_that_tells_its_days_and_survives_a_kill(made, shared):
+    """As from the command line in the end, although the run's process is killed at half."""
+    root, ui = shared
+    backfill = ui.backfill(ASSETS, DAYS, {"bigger_boat/chunk_days": "1"})
+    [run] = ui.wait(lambda: ui.backfill_state(backfill)["runs"])
+    progress = ui.wait(lambda: chunks(ui, run["runId"], "distinct_events"))
+    assert progress[0] == "distinct_events: 2026-10-24 to 2026-10-24 (1 of 6 days)"
+    by_asset = {status["assetKey"]["path"][-1]: status for status in statuses(ui, backfill)}
+    assert by_asset.keys() == {name.rsplit("/")[-1] for name in ASSETS}
+    assert by_asset["browsing_train"]["numPartitionsMaterialized"] == len(DAYS)
+    assert by_asset["cart_sessions"]["numPartitionsInProgress"] == len(DAYS)
+    started = next(found for event in ui.events(run["runId"]) if (found := re.search(r"\(pid: (\d+)\)", text(event))))
+    os.kill(int(started[1]), signal.SIGKILL)
+
+    ended = ui.wait(lambda: (state := ui.backfill_state(backfill))["status"].startswith("COMPLETED") and state)
+    assert ended["status"] == "COMPLETED_SUCCESS"
+    assert [run["status"] for run in reversed(ended["runs"])] == ["FAILURE", "SUCCESS"]
+    tags = [{tag["key"]: tag["value"] for tag in run["tags"]} for run in reversed(ended["runs"])]
+    assert tags[1]["dagster/parent_run_id"] == run["runId"]
+    assert {(t["dagster/asset_partition_range_start"], t["dagster/asset_partition_range_end"]) for t in tags} == {
+        (DAYS[0], DAYS[-1])
+    }
+    assert all(status["numPartitionsMaterialized"] == len(DAYS) for status in statuses(ui, backfill))
+    assert contents(root) == contents(made)
+
+
+@pytest.mark.slow
+def test_two_runs_launched_together_both_end_well(made, shared):
+    root, ui = shared
+    runs = [ui.launch(ASSETS, day) for day in (DAYS[1], DAYS[2])]
+    assert [ui.end_of(run) for run in runs] == ["SUCCESS", "SUCCESS"]
+    assert contents(root) == contents(made)
+
+
+@pytest.mark.slow
+def test_a_cancelled_run_says_for_whom_it_waits_and_frees_its_slot(made, shared):
+    root, ui = shared
+    with held(root) as pid:
+        first = ui.launch(["distinct_events"], DAYS[0])
+        ui.wait(lambda: any(f"(process {pid})" in text(event) for event in ui.events(first)))
+        second = ui.launch(["distinct_events"], DAYS[0])
+        ui.wait(lambda: any("blocked by limit for pool warehouse" in text(event) for event in ui.events(second)))
+        ui.terminate(first)
+        assert ui.end_of(first) == "CANCELED"
+    assert ui.end_of(second) == "SUCCESS"
+    with open_instance(root) as instance:
+        assert not instance.event_log_storage.get_concurrency_info("warehouse").active_slot_count
+    assert contents(root) == contents(made)
+
+
+def text(event: dict) -> str:
+    return event.get("message") or ""
+
+
+def chunks(ui: WebUI, run_id: str, table: str) -> list[str]:
+    """Return what a run's log says of the days of a table that are done."""
+    return [text(event) for event in ui.events(run_id) if text(event).startswith(f"{table}: ")]
+
+
+def statuses(ui: WebUI, backfill: str) -> list[dict]:
+    return ui.backfill_state(backfill)["assetBackfillData"]["assetBackfillStatuses"]
