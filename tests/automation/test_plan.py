@@ -1,5 +1,6 @@
 """What a run has to do, as a truth table on a small graph with a real instance."""
 
+import time
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -267,3 +268,44 @@ def test_days_at_most_a_week_apart_share_a_run():
 def test_what_was_made_full_is_good_enough_for_quick(made):
     made.make("model", "endpoint", size="full")
     assert made.plan(size="quick").empty
+
+
+def test_a_day_whose_table_above_was_made_later_is_made_again(made):
+    """Its fingerprint may be right: what was loaded does not say that the table above was built from it first."""
+    made.make("raw/browsing_train", days=["2026-10-03"])
+    assert what(made.plan(selected={"sessions"})) == {"sessions": "1 of 4 days"}
+    made.make("sessions", days=["2026-10-03"])
+    assert made.plan(selected={"sessions"}).empty
+
+
+def test_days_that_are_none_of_the_graph_are_left_out(made):
+    """A landed day before START_DATE, or one that is not over."""
+    others = dict.fromkeys(("2026-09-30", "2999-01-01"), entry("b"))
+    made.index = LandingIndex(days={**made.index.days, **others}, catalog=made.index.catalog)
+    assert made.plan(selected={"raw/browsing_train"}).empty
+    forced = made.plan(selected={"raw/browsing_train"}, force=True)
+    assert (forced.days, what(forced)) == (DAYS, {"raw/browsing_train": "4 of 4 days"})
+
+
+def test_a_forced_run_that_goes_on_leaves_what_it_has_made(made):
+    tables = {"raw/browsing_train", "sessions", "raw/sku_to_content"}
+    since = time.time()
+    time.sleep(0.01)
+    made.make("raw/browsing_train")
+    made.make("sessions", days=DAYS[:2])
+    assert what(made.plan(selected=tables, force=True, since=since)) == {
+        "sessions": "2 of 4 days",
+        "raw/sku_to_content": "forced",
+    }
+    made.make("raw/sku_to_content")
+    assert what(made.plan(selected=tables, force=True, since=since)) == {"sessions": "2 of 4 days"}
+    made.index = index_of({"2026-10-04": "corrected"})
+    assert what(made.plan(selected=tables, force=True, since=since)) == {
+        "raw/browsing_train": "1 of 4 days",
+        "sessions": "2 of 4 days",
+    }
+    assert what(made.plan(selected=tables, force=True)) == {
+        "raw/browsing_train": "4 of 4 days",
+        "sessions": "4 of 4 days",
+        "raw/sku_to_content": "forced",
+    }

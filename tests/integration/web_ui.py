@@ -16,7 +16,7 @@ from typing import Any
 from whole_shop import environment, free_port
 
 LOCATION = {"repositoryLocationName": "bigger_boat", "repositoryName": "__repository__"}
-PATIENCE_S = 180
+PATIENCE_S = 400
 
 LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
