@@ -67,16 +67,17 @@ def contents(root: Path) -> dict[str, str]:
         return {table: connection.execute(query.format(table)).fetchone()[0] for table in BY_DAY}
 
 
-def browsing_of(made: Path, tmp_path: Path, keep) -> Path:
-    """Return a folder with the shop's browsing rows for which ``keep`` (row -> row or None) returns one."""
+def changed_events(made: Path, tmp_path: Path, change) -> Path:
+    """Return a folder with the shop's events for which ``change`` (table, row -> row or None) returns a row."""
     source = tmp_path / "changed"
     source.mkdir()
-    with (made.parent / "source" / "browsing_train.csv").open(newline="") as file:
-        rows = csv.DictReader(file)
-        with (source / "browsing_train.csv").open("w", newline="") as out:
-            writer = csv.DictWriter(out, rows.fieldnames)
-            writer.writeheader()
-            writer.writerows(row for row in map(keep, rows) if row)
+    for table in ("browsing_train", "search_train"):
+        with (made.parent / "source" / f"{table}.csv").open(newline="") as file:
+            rows = csv.DictReader(file)
+            with (source / f"{table}.csv").open("w", newline="") as out:
+                writer = csv.DictWriter(out, rows.fieldnames)
+                writer.writeheader()
+                writer.writerows(found for row in rows if (found := change(table, row)))
     return source
 
 
@@ -87,7 +88,7 @@ def day_of(row: dict[str, str]) -> str:
 def test_a_day_emptied_at_the_source_is_empty_in_every_table(made, root, forked, tmp_path):
     day = DAYS[1]
     assert all(rows_of(root, day).values())
-    others = browsing_of(made, tmp_path, lambda row: row if day_of(row) == DAYS[3] else None)
+    others = changed_events(made, tmp_path, lambda _, row: row if day_of(row) == DAYS[3] else None)
     code, said = forked.run(root, "land", str(others), "--replace", "--from", day, "--to", day)
     assert code == 0, said
     code, said = forked.run(root, "run", "--select", TABLES)
@@ -106,12 +107,12 @@ def test_a_day_of_which_a_fifth_is_rejected_stops_the_models_and_shows_five_rows
     day = DAYS[2]
     count = iter(range(1_000_000))
 
-    def spoil(row):
+    def spoil(table, row):
         if day_of(row) != day:
             return None
-        return {**row, "event_type": "teleport"} if next(count) % 4 == 0 else row
+        return {**row, "event_type": "teleport"} if table == "browsing_train" and next(count) % 4 == 0 else row
 
-    changed = browsing_of(made, tmp_path, spoil)
+    changed = changed_events(made, tmp_path, spoil)
     code, said = forked.run(root, "land", str(changed), "--replace", "--from", day, "--to", day)
     assert code == 0, said
     code, said = forked.run(root, "run", "--select", "+knn_recommender")
@@ -183,11 +184,11 @@ def test_what_landed_today_waits_for_midnight(made, root, forked, tmp_path):
     today = datetime.now(UTC).date()
     moved = (today - date.fromisoformat(DAYS[0])).days * 86_400_000
 
-    def move(row):
+    def move(_, row):
         ms = str(int(row["server_timestamp_epoch_ms"]) + moved)
         return {**row, "server_timestamp_epoch_ms": ms} if day_of(row) == DAYS[0] else None
 
-    code, said = forked.run(root, "land", str(browsing_of(made, tmp_path, move)))
+    code, said = forked.run(root, "land", str(changed_events(made, tmp_path, move)))
     assert code == 0, said
     assert today.isoformat() in said
     code, said = forked.run(root, "run", "--select", TABLES)
