@@ -23,15 +23,14 @@ def days_of(first: date, last: date, partitions: dg.PartitionsDefinition) -> lis
     """Return the days from first to last, both included. Raises SettingsError where they are not days of the graph."""
     if last < first:
         raise SettingsError(f"The last day {last} is before the first, {first}.", "Name the earlier day with --from.")
-    days = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-    outside = [day for day in days if not partitions.has_partition_key(day)]
-    if outside:
-        known = f"{partitions.get_first_partition_key()} to {partitions.get_last_partition_key()}"
-        raise SettingsError(
-            f"{outside[0]} is no day of the graph, whose days are {known}.",
-            "Today becomes one at midnight UTC; START_DATE and END_DATE set the others.",
-        )
-    return days
+    for day in (first, last):
+        if not partitions.has_partition_key(day.isoformat()):
+            known = f"{partitions.get_first_partition_key()} to {partitions.get_last_partition_key()}"
+            raise SettingsError(
+                f"{day} is no day of the graph, whose days are {known}.",
+                "Today becomes one at midnight UTC; START_DATE and END_DATE set the others.",
+            )
+    return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
 
 
 class Begun:
