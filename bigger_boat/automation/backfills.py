@@ -43,17 +43,12 @@ class Begun:
         self.since: float | None = json.loads(self._file.read_text())["since"] if self._file.exists() else None
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note that it is under way; forget it when the block ends well."""
-        if self.since is None:
+    def noted(self, anew: bool = False) -> Iterator[None]:
+        """Note that it is under way, ``anew`` since now; forget it when the block ends well."""
+        if self.since is None or anew:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             draft = self._file.with_suffix(".tmp")
             draft.write_text(json.dumps({**self._note, "since": time.time()}))
             draft.replace(self._file)
         yield
-        self.forget()
-
-    def forget(self) -> None:
-        """The next one begins again."""
         self._file.unlink(missing_ok=True)
-        self.since = None

@@ -68,9 +68,7 @@ def backfill(
         at = datetime.fromtimestamp(since)
         say(f"  Going on with the backfill begun {at:%Y-%m-%d %H:%M}; --restart begins anew.")
     with nullcontext() if dry_run else begun.noted(anew=restart):
-        run_graph(
-            settings, select, force=True, days=days, since=since, chunk_days=chunk_days, dry_run=dry_run
-        )
+        run_graph(settings, select, force=True, days=days, since=since, chunk_days=chunk_days, dry_run=dry_run)
 
 
 @app.command(hidden=True)

@@ -48,7 +48,6 @@ def test_one_that_failed_goes_on_and_only_itself(tmp_path):
     with pytest.raises(RuntimeError), Begun(tmp_path, DAYS, "+sessions").noted():
         raise RuntimeError
     assert Begun(tmp_path, DAYS, "+sessions").since == first
-    again = Begun(tmp_path, DAYS, "+sessions")
-    again.forget()
-    assert again.since is None
-    assert Begun(tmp_path, DAYS, "+sessions").since is None
+    with pytest.raises(RuntimeError), Begun(tmp_path, DAYS, "+sessions").noted(anew=True):
+        raise RuntimeError
+    assert Begun(tmp_path, DAYS, "+sessions").since > first
