@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.slow
 def test_a_hundred_swaps_under_load(tmp_path, start_server):
-    versions = [knn_bundle(tmp_path / "bundles", seed, products=20_000, dimensions=32) for seed in (1, 2)]
+    versions = [knn_bundle(tmp_path / "bundles", seed, products=8_000, dimensions=32) for seed in (1, 2)]
     root = tmp_path / "endpoints"
     host = LocalEndpointHost(endpoints_dir=str(root), confirm_timeout_s=60)
     host.publish(NAME, versions[0].directory)
