@@ -49,7 +49,9 @@ def create_app(host: ModelHost, options: ServerOptions) -> Starlette:
     async def openapi(_request: Request) -> Response:
         return Response(description, media_type=_JSON)
 
+    path = "/invocations" if is_bundle else "/endpoints/{name}/invocations"
     routes = [
+        _route(path, "POST", app.invocations),  # first, because routes are tried in turn
         _route("/ping", "GET", app.ready),
         _route("/ready", "GET", app.ready),
         _route("/live", "GET", app.live),
@@ -57,9 +59,8 @@ def create_app(host: ModelHost, options: ServerOptions) -> Starlette:
         _route("/openapi.json", "GET", openapi),
     ]
     if is_bundle:
-        routes += [_route("/invocations", "POST", app.invocations), _route("/health", "GET", app.health)]
+        routes.append(_route("/health", "GET", app.health))
     else:
-        routes.append(_route("/endpoints/{name}/invocations", "POST", app.invocations))
         routes.append(Route("/{path:path}", app.public, methods=_METHODS))
     return Starlette(
         routes=routes,

@@ -4,8 +4,10 @@ Belongs here: TensorFlow's loading and calling. Does not belong here: what input
 TensorFlow is imported when a graph is loaded, not before.
 """
 
+import contextlib
 import gc
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,29 @@ SIGNATURE = "serving_default"
 
 def load_runtime() -> None:
     """Import TensorFlow now (seconds), so that the first model does not wait for it."""
-    import tensorflow  # noqa: F401
+    with _without_keras():
+        import tensorflow  # noqa: F401
 
     # Hundreds of thousands of objects that live as long as the process: no collection has to look at them again,
     # neither between requests nor after a swap.
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Importing TensorFlow imports Keras where it is installed, which takes half of the time; no graph needs it.
+
+    Whoever needs Keras later in this process imports it as usual.
+    """
+    if "tensorflow" in sys.modules or "keras" in sys.modules:
+        yield
+        return
+    sys.modules["keras"] = None  # type: ignore[assignment]  (Python's way to say that there is none)
+    try:
+        yield
+    finally:
+        del sys.modules["keras"]
 
 
 class Graph:

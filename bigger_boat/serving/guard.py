@@ -6,6 +6,7 @@ Belongs here: ASGI middleware that knows nothing of models. Does not belong here
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import re
 import secrets
@@ -29,6 +30,8 @@ OPEN_PATHS = frozenset({"/live", "/ready", "/ping", "/health"})
 """Probes ask without a key."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROCESS_ID, _NUMBERS = uuid.uuid4().hex[:16], itertools.count(1)
+"""An id is the process's and a number: random bytes for each request would be a call of the system for each."""
 _RETRY_AFTER_S = b"1"
 _PATIENCE = 4
 """A body up to so many times the limit is read to its end before it is declined; a larger one loses the connection."""
@@ -185,7 +188,7 @@ def _digest(key: bytes) -> bytes:
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}-{next(_NUMBERS)}"
 
 
 def _log(record: Record, method: str, status: int, seconds: float) -> None:

@@ -34,5 +34,8 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Where a line was logged, and in which thread, is not said: finding it out takes longer than writing the line.
+    logging._srcfile = None  # type: ignore[attr-defined]  (as the library's documentation advises)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -24,6 +24,7 @@ class Metrics:
     def __init__(self, serving: Serving):
         self.registry = CollectorRegistry()
         self.in_flight = 0
+        self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "bigger_boat_requests", "Requests answered.", ("route", "method", "status"), registry=self.registry
         )
@@ -50,9 +51,12 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        method = method if method in _METHODS else "other"
-        self._requests.labels(route, method, status).inc()
-        self._latency.labels(route).observe(seconds)
+        key = route, method if method in _METHODS else "other", status
+        if (known := self._by_request.get(key)) is None:  # finding a label's values takes longer than counting
+            known = self._by_request[key] = self._requests.labels(*key), self._latency.labels(route)
+        answered, latency = known
+        answered.inc()
+        latency.observe(seconds)
 
     def observe_batch(self, endpoint: str, sessions: int, seconds: float) -> None:
         self._batches.labels(endpoint).observe(sessions)

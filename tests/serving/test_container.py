@@ -89,6 +89,7 @@ class Container:
             "PATH": f"{self.root / 'venv' / 'bin'}:/usr/bin:/bin",
             "PYTHONPATH": str(self.root / "opt" / "bigger-boat"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "LD_LIBRARY_PATH": str(self.root / "python" / "lib"),  # of a copied interpreter that is a shared library
             "HOME": "/nonexistent",
             "MODEL_DIR": str(self.model),
             "SERVE_HOST": "127.0.0.1",
