@@ -92,7 +92,10 @@ class _Application:
         self._workers = ThreadPoolExecutor(_PUBLIC_WORKERS, thread_name_prefix="public")
         for name in ENDPOINTS:
             batcher = Batcher(
-                name, queue_sessions=self.options.guards.queue_sessions, on_batch=self.metrics.observe_batch
+                name,
+                queue_sessions=self.options.guards.queue_sessions,
+                queue_events=self.options.guards.queue_events,
+                on_batch=self.metrics.observe_batch,
             )
             self._batchers[name] = batcher
             self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
@@ -117,11 +120,12 @@ class _Application:
 
     async def invocations(self, request: Request) -> Response:
         record: Record = request.scope[RECORD]
-        body = await self._bodies.read(request)
-        if len(body) <= _PARSED_HERE_BYTES:
-            asked = self._parse(body)
-        else:
-            asked = await asyncio.get_running_loop().run_in_executor(None, self._parse, body)
+        async with self._bodies.body(request) as body:
+            if len(body) <= _PARSED_HERE_BYTES:
+                asked = self._parse(body)
+            else:
+                asked = await asyncio.get_running_loop().run_in_executor(None, self._parse, body)
+        del body
         answer = await self._answer(request.path_params.get("name"), asked, record)
         return Response(orjson.dumps(answer), media_type=_JSON)
 
@@ -129,14 +133,13 @@ class _Application:
         """The public API's handler is synchronous, as Lambda runs it: it has a thread, and asks this loop."""
         record: Record = request.scope[RECORD]
         record.route = path if (path := request.url.path.rstrip("/")) in PATHS else "other"
-        body = await self._bodies.read(request)
         loop = asyncio.get_running_loop()
 
         def invoke(name: str, payload: dict[str, Any]) -> dict[str, Any]:
             asked = parse_request(payload, self.options.limits)
             return asyncio.run_coroutine_threadsafe(self._answer(name, asked, record), loop).result()
 
-        def work() -> Any:
+        def work(body: bytes) -> Any:
             return handle(
                 request.method,
                 request.url.path,
@@ -149,7 +152,8 @@ class _Application:
                 limits=self.options.limits,
             )
 
-        answer = await loop.run_in_executor(self._workers, work)
+        async with self._bodies.body(request) as body:
+            answer = await loop.run_in_executor(self._workers, work, body)
         return Response(answer.body, answer.status, answer.headers)
 
     def _parse(self, body: bytes) -> PredictionRequest:

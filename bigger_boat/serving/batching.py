@@ -29,6 +29,8 @@ class _Job:
     request: PredictionRequest
     future: asyncio.Future
     loop: asyncio.AbstractEventLoop
+    sessions: int
+    events: int
     result: Predictions | Exception | None = None
 
     def fits(self, other: "_Job") -> bool:
@@ -41,13 +43,21 @@ class _Job:
 class Batcher:
     """The queue of one endpoint. Each job carries its version: a swap needs no pause, and nothing is mixed."""
 
-    def __init__(self, name: str, *, queue_sessions: int, on_batch: Callable[[str, int, float], None] | None = None):
-        """``queue_sessions`` bounds what waits; ``on_batch`` hears name, sessions and seconds of a batch."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        queue_sessions: int,
+        queue_events: int = 1_000_000,
+        on_batch: Callable[[str, int, float], None] | None = None,
+    ):
+        """The limits bound what waits; ``on_batch`` hears name, sessions and seconds of a batch."""
         self.name = name
         self._queue_sessions = queue_sessions
+        self._queue_events = queue_events
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
-        self._waiting_sessions = 0
+        self._waiting_sessions = self._waiting_events = 0
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"answer-{name}", daemon=True)
@@ -60,13 +70,14 @@ class Batcher:
     async def answer(self, predictor: Predictor, request: PredictionRequest) -> Predictions:
         """Wait in the queue for the predictions. Raises RequestError (503 ``overloaded``) where the queue is full."""
         loop = asyncio.get_running_loop()
-        job = _Job(predictor, request, loop.create_future(), loop)
+        events = sum(map(len, request.sessions))
+        job = _Job(predictor, request, loop.create_future(), loop, len(request.sessions), events)
         with self._changed:
-            count = len(request.sessions)
-            if self._closed or (self._jobs and self._waiting_sessions + count > self._queue_sessions):
+            if self._closed or (self._jobs and not self._has_room(job)):
                 raise RequestError("Too many requests are waiting; ask again in a moment.", "overloaded", 503)
             self._jobs.append(job)
-            self._waiting_sessions += count
+            self._waiting_sessions += job.sessions
+            self._waiting_events += job.events
             self._changed.notify()
         return await job.future
 
@@ -76,6 +87,10 @@ class Batcher:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _has_room(self, job: _Job) -> bool:
+        sessions, events = self._waiting_sessions + job.sessions, self._waiting_events + job.events
+        return sessions <= self._queue_sessions and events <= self._queue_events
 
     def _work(self) -> None:
         while True:
@@ -94,16 +109,16 @@ class Batcher:
         left: deque[_Job] = deque()
         sessions = 0
         for job in self._jobs:
-            count = len(job.request.sessions)
-            if job.future.cancelled():
-                self._waiting_sessions -= count
-            elif not batch or (sessions + count <= LARGEST_CALL_SESSIONS and job.fits(batch[0])):
-                batch.append(job)
-                sessions += count
-            else:
+            gone = job.future.cancelled()
+            if not gone and batch and not (sessions + job.sessions <= LARGEST_CALL_SESSIONS and job.fits(batch[0])):
                 left.append(job)
+                continue
+            self._waiting_sessions -= job.sessions
+            self._waiting_events -= job.events
+            if not gone:
+                batch.append(job)
+                sessions += job.sessions
         self._jobs = left
-        self._waiting_sessions -= sessions
         return batch
 
     def _answer(self, batch: list[_Job]) -> None:
@@ -113,13 +128,13 @@ class Batcher:
             predictions = first.predictor.predict(_merged([job.request for job in batch]))
             start = 0
             for job in batch:
-                job.result = predictions[start : start + len(job.request.sessions)]
-                start += len(job.request.sessions)
-        except Exception:
+                job.result = predictions[start : start + job.sessions]
+                start += job.sessions
+        except Exception as error:
             for job in batch:  # one request's fault must not be its neighbours'
-                job.result = _alone(job)
+                job.result = _alone(job) if len(batch) > 1 else error
         if self._on_batch:
-            self._on_batch(self.name, sum(len(job.request.sessions) for job in batch), time.perf_counter() - began)
+            self._on_batch(self.name, sum(job.sessions for job in batch), time.perf_counter() - began)
         by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         for job in batch:
             by_loop.setdefault(job.loop, []).append(job)

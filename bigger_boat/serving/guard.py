@@ -5,6 +5,7 @@ Belongs here: ASGI middleware that knows nothing of models. Does not belong here
 """
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -12,7 +13,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ class Guards:
     connections: int = 1_000
     requests: int = 512
     queue_sessions: int = 1_024
+    queue_events: int = 500_000
     buffered_bytes: int = 64 * 1024 * 1024
     head_bytes: int = 64 * 1024
     head_timeout_s: float = 10.0
@@ -135,39 +137,42 @@ class BodyReader:
         self._guards = guards
         self._buffered = 0
 
-    async def read(self, request: Request) -> bytes:
-        """Raises RequestError: 413 too large, 408 too slow, 503 too many large bodies at once."""
+    @contextlib.asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Hold a body, which counts among all bodies until it is let go.
+
+        Raises RequestError: 413 too large, 408 too slow, 503 too many large bodies at once.
+        """
+        chunks: list[bytes] = []
         try:
             async with asyncio.timeout(self._guards.body_timeout_s):
-                return await self._read(request)
+                await self._read(request, chunks)
+            yield b"".join(chunks)
         except TimeoutError:
             text = f"The body did not arrive within {self._guards.body_timeout_s:g} seconds."
             raise RequestError(text, "too_slow", 408) from None
+        finally:
+            self._buffered -= sum(map(len, chunks))
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, chunks: list[bytes]) -> None:
         """A body over the limit is thrown away piece by piece, so that its sender hears the 413."""
         limit = self._limits.body_bytes
         declared = request.headers.get("content-length", "")
         expected = int(declared) if declared.isdigit() and len(declared) < 19 else 0
         if expected > _PATIENCE * limit:
             require_body_size(expected, self._limits)
-        chunks, size, kept = [], 0, 0
-        try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > _PATIENCE * limit:
-                    break
-                if size > limit:
-                    continue
-                if self._buffered + len(chunk) > self._guards.buffered_bytes:
-                    raise RequestError("Too many large bodies are under way; ask again.", "overloaded", 503)
-                self._buffered += len(chunk)
-                kept += len(chunk)
-                chunks.append(chunk)
-        finally:
-            self._buffered -= kept
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > _PATIENCE * limit:
+                break
+            if size > limit:
+                continue
+            if self._buffered + len(chunk) > self._guards.buffered_bytes:
+                raise RequestError("Too many large bodies are under way; ask again.", "overloaded", 503)
+            self._buffered += len(chunk)
+            chunks.append(chunk)
         require_body_size(size, self._limits)
-        return b"".join(chunks)
 
 
 def error_body(code: str, message: str) -> bytes:

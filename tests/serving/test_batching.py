@@ -96,6 +96,14 @@ def test_a_full_queue_turns_away_and_an_empty_one_takes_the_largest(batcher):
     assert batcher.waiting_sessions == 0
 
 
+def test_many_events_fill_a_queue_too():
+    batcher, predictor = Batcher("recommendation", queue_sessions=100, queue_events=50), Predictor()
+    requests = [(predictor, asking(*["a"] * 40)), (predictor, asking(*["b"] * 11)), (predictor, asking(*["c"] * 10))]
+    answers = asyncio.run(behind_a_shut_gate(batcher, predictor, requests))
+    batcher.close()
+    assert [isinstance(answer, RequestError) for answer in answers] == [False, True, False]
+
+
 def test_one_requests_fault_is_not_its_neighbours(batcher):
     predictor = Predictor()
     requests = [(predictor, asking(sku)) for sku in ("a", BAD, "c")]
