@@ -1,4 +1,4 @@
-"""A long soak: clients ask without a pause, versions are swapped, and nothing may fail, be wrong, or pile up.
+"""A long soak: clients ask, versions are swapped, and nothing may fail, be wrong, or pile up.
 
 ``python tests/serving/soak_server.py --minutes 10`` exits with 1 if a request failed, an answer was wrong, or memory at
 the end is more than 5 % from what it was after a tenth of the time.
@@ -21,7 +21,7 @@ from tiny_models import Server, knn_bundle
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 
-CLIENTS, PAUSE_MS = 8, 5
+CLIENTS, PAUSE_MS = 8, 50
 SWAP_EVERY_S = 15.0
 SAMPLE_EVERY_S = 1.0
 FLAT = 0.05
