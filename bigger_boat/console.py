@@ -127,7 +127,7 @@ class RunPrinter:
     def on_log(self, level: int, text: str) -> None:
         """Print what a step says while it works: how many days are done, or what it waits for."""
         with self._lock:
-            if level >= logging.WARNING:
+            if level == logging.WARNING:  # errors are Dagster's own, and told as the run's failures
                 say(f"    [yellow]{escape(text)}[/yellow]")
             elif PROGRESS.search(text):
                 say(f"    [dim]{escape(text)}[/dim]")
