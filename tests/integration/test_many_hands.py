@@ -90,19 +90,26 @@ def test_who_waits_long_enough_goes_on(made, forked, tmp_path):
     assert contents(root) == contents(made)
 
 
-@pytest.fixture(scope="module")
-def shared(made, tmp_path_factory) -> Iterator[tuple[Path, WebUI]]:
-    """A landed shop of which nothing is made, under a web UI that the tests of this module share."""
-    root = tmp_path_factory.mktemp("shared") / "data"
+@pytest.mark.slow
+def test_the_web_uis_runs_beside_each_other_and_other_processes(made, tmp_path):
+    """One web UI for all of it, over a landed shop of which nothing is made."""
+    root = tmp_path / "data"
     shutil.copytree(made / "landing", root / "landing")
     with web_ui(root) as ui:
-        yield root, ui
+        assert_backfill_survives_a_kill(ui)
+        assert contents(root) == contents(made)
+        assert_two_together_end_well(ui)
+        assert contents(root) == contents(made)
+        with held(root) as pid:
+            waits = assert_cancelled_run_frees_its_slot(ui, pid)
+        assert ui.end_of(waits) == "SUCCESS"
+        assert contents(root) == contents(made)
+    with open_instance(root) as instance:
+        assert not instance.event_log_storage.get_concurrency_info("warehouse").active_slot_count
 
 
-@pytest.mark.slow
-def test_a_backfill_from_the_web_ui_is_one_run_that_tells_its_days_and_survives_a_kill(made, shared):
-    """As from the command line in the end, although the run's process is killed at half."""
-    root, ui = shared
+def assert_backfill_survives_a_kill(ui: WebUI) -> None:
+    """A backfill is one run that tells its days. Its process is killed at half; it is tried once more and ends well."""
     backfill = ui.backfill(ASSETS, DAYS, {"bigger_boat/chunk_days": "1"})
     [run] = ui.wait(lambda: ui.backfill_state(backfill)["runs"])
     progress = ui.wait(lambda: chunks(ui, run["runId"], "distinct_events"))
@@ -119,35 +126,25 @@ def test_a_backfill_from_the_web_ui_is_one_run_that_tells_its_days_and_survives_
     assert [run["status"] for run in reversed(ended["runs"])] == ["FAILURE", "SUCCESS"]
     tags = [{tag["key"]: tag["value"] for tag in run["tags"]} for run in reversed(ended["runs"])]
     assert tags[1]["dagster/parent_run_id"] == run["runId"]
-    assert {(t["dagster/asset_partition_range_start"], t["dagster/asset_partition_range_end"]) for t in tags} == {
-        (DAYS[0], DAYS[-1])
-    }
+    ranges = {(t["dagster/asset_partition_range_start"], t["dagster/asset_partition_range_end"]) for t in tags}
+    assert ranges == {(DAYS[0], DAYS[-1])}
     assert all(status["numPartitionsMaterialized"] == len(DAYS) for status in statuses(ui, backfill))
-    assert contents(root) == contents(made)
 
 
-@pytest.mark.slow
-def test_two_runs_launched_together_both_end_well(made, shared):
-    root, ui = shared
+def assert_two_together_end_well(ui: WebUI) -> None:
     runs = [ui.launch(ASSETS, day) for day in (DAYS[1], DAYS[2])]
     assert [ui.end_of(run) for run in runs] == ["SUCCESS", "SUCCESS"]
-    assert contents(root) == contents(made)
 
 
-@pytest.mark.slow
-def test_a_cancelled_run_says_for_whom_it_waits_and_frees_its_slot(made, shared):
-    root, ui = shared
-    with held(root) as pid:
-        first = ui.launch(["distinct_events"], DAYS[0])
-        ui.wait(lambda: any(f"(process {pid})" in text(event) for event in ui.events(first)))
-        second = ui.launch(["distinct_events"], DAYS[0])
-        ui.wait(lambda: any("blocked by limit for pool warehouse" in text(event) for event in ui.events(second)))
-        ui.terminate(first)
-        assert ui.end_of(first) == "CANCELED"
-    assert ui.end_of(second) == "SUCCESS"
-    with open_instance(root) as instance:
-        assert not instance.event_log_storage.get_concurrency_info("warehouse").active_slot_count
-    assert contents(root) == contents(made)
+def assert_cancelled_run_frees_its_slot(ui: WebUI, holder: int) -> str:
+    """While another process has the warehouse: one run waits for it, a second for the first. Return the second."""
+    first = ui.launch(["distinct_events"], DAYS[0])
+    ui.wait(lambda: any(f"(process {holder})" in text(event) for event in ui.events(first)))
+    second = ui.launch(["distinct_events"], DAYS[0])
+    ui.wait(lambda: f"Run {second} is blocked by global concurrency limits" in ui.log.read_text())
+    ui.terminate(first)
+    assert ui.end_of(first) == "CANCELED"
+    return second
 
 
 def text(event: dict) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from whole_shop import environment, free_port
 
 LOCATION = {"repositoryLocationName": "bigger_boat", "repositoryName": "__repository__"}
-PATIENCE_S = 400
+PATIENCE_S = 900
 
 LAUNCH_BACKFILL = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
@@ -35,10 +35,10 @@ BACKFILL = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
 
 
 class WebUI:
-    """A running web UI at ``url``."""
+    """A running web UI at ``url``; ``log``: the file of what it and its daemon say."""
 
-    def __init__(self, url: str):
-        self.url = url
+    def __init__(self, url: str, log: Path):
+        self.url, self.log = url, log
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Send a query; return the first field of its data."""
@@ -103,12 +103,13 @@ class WebUI:
 def web_ui(root: Path, **settings: str) -> Iterator[WebUI]:
     """Run ``bigger-boat up`` on a data folder until the block ends."""
     port = free_port()
-    with (root.parent / "up.txt").open("w") as out:
+    log = root.parent / "up.txt"
+    with log.open("w") as out:
         command = [sys.executable, "-m", "bigger_boat.cli", "up"]
         process = subprocess.Popen(
             command, env=environment(root, BIGGER_BOAT_UI_PORT=str(port), **settings), stdout=out, stderr=out
         )
-    ui = WebUI(f"http://127.0.0.1:{port}")
+    ui = WebUI(f"http://127.0.0.1:{port}", log)
     try:
         ui.wait(lambda: _is_up(ui, process))
         yield ui
