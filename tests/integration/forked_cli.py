@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STOP_AFTER_S = 180
+STOP_AFTER_S = 600
 
 
 class ForkedCli:
@@ -92,7 +92,7 @@ class ForkedRun:
             return False
 
     def wait(self) -> int:
-        """Wait for the end; return the exit code. It is killed when it takes three minutes."""
+        """Wait for the end; return the exit code. It is killed when it takes ten minutes."""
         watchdog = threading.Timer(STOP_AFTER_S, lambda: os.kill(self.pid, signal.SIGKILL))
         watchdog.start()
         try:

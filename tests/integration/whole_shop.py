@@ -140,7 +140,7 @@ def start_cli(root: Path, *arguments: str, **settings: str) -> subprocess.Popen:
 def cli(root: Path, *arguments: str, **settings: str) -> tuple[int, str]:
     """Run ``bigger-boat`` to its end; return its exit code and what it said, with lines joined."""
     process = start_cli(root, *arguments, **settings)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     return process.returncode, said
 
 
