@@ -14,6 +14,7 @@ from bigger_boat.assets import (
     models,
     parity,
     raw,
+    sweeps,
     warehouse,
 )
 from bigger_boat.automation.jobs import JOBS
@@ -21,7 +22,7 @@ from bigger_boat.automation.sensors import SENSORS
 from bigger_boat.profiles import build_resources
 from bigger_boat.settings import Settings, get_settings
 
-GRAPH = [landing, raw, warehouse, arrival, datasets, embeddings, models, evaluation, champions, endpoints]
+GRAPH = [landing, raw, warehouse, arrival, datasets, embeddings, models, sweeps, evaluation, champions, endpoints]
 """The modules of the graph, in its order."""
 
 

@@ -31,6 +31,10 @@ class IntentOverrides(dg.Config):
     learning_rate: float | None = Field(None, gt=0, le=1, description="first learning rate")
     batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
     epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
+    mix_units: int | None = Field(None, ge=0, le=1024, description="layer that sees LSTM and running totals; 0: none")
+    ahead_weight: float | None = Field(None, ge=0, le=10, description="weight of the lesson what comes next")
+    precision: str | None = Field(None, pattern="^(float32|mixed_float16)$", description="of the LSTMs while training")
+    jit: bool | None = Field(None, description="compile the training step by XLA")
     patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
     seed: int | None = Field(None, description="the same seed makes the same model")
 
@@ -53,7 +57,7 @@ def intent_model(
     """LSTM over actions, time gaps and product vectors: will this session with a cart end in a purchase?"""
     from bigger_boat.ml.intent_model import IntentConfig
     from bigger_boat.ml.intent_plots import learning_curve
-    from bigger_boat.ml.intent_task import IntentTask, report_rows
+    from bigger_boat.ml.intent_task import IntentTask, report_rows, summary
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, intent_dataset)
@@ -73,16 +77,15 @@ def intent_model(
             rows = report_rows(scores)
             run.log({"validation": {row["model"]: row for row in rows}})
             run.tag(bundle=storage.address(bundle.directory))
-    lstm, logistic, base = (row["pr_auc"] for row in rows)
     return dg.Output(
         storage.address(bundle.directory),
         data_version=dg.DataVersion(bundle.version),
         metadata={
-            SUMMARY: f"PR-AUC {lstm:.3f}, logistic regression {logistic:.3f}, base rate {base:.3f}",
+            SUMMARY: summary(rows),
             SIZE: training.size,
             "version": bundle.version,
             "epochs": model.choice.epochs,
-            "pr_auc": lstm,
+            "pr_auc": rows[0]["pr_auc"],
             "validation": table(rows),
             "learning_curve": plot(learning_curve(model.history)),
         },

@@ -27,6 +27,13 @@ retrain_job = dg.define_asset_job(
     tags=TIMEOUT_TAG,
 )
 
+intent_sweep_job = dg.define_asset_job(
+    "intent_sweep_job",
+    selection=dg.AssetSelection.groups("sweeps"),
+    description="One configuration of the intent model's grid per partition, and the table that compares them.",
+    tags={**TIMEOUT_TAG, "bigger_boat/sweep": "intent"},  # dagster.yaml limits how many run side by side
+)
+
 
 class Rollback(dg.Config):
     """What should serve again."""
@@ -53,4 +60,4 @@ def rollback_job() -> None:
     roll_back()
 
 
-JOBS = [heal_days_job, retrain_job, rollback_job]
+JOBS = [heal_days_job, retrain_job, intent_sweep_job, rollback_job]

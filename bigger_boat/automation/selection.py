@@ -14,16 +14,24 @@ from bigger_boat.errors import SettingsError
 _BARE_NAME = re.compile(r'(?<![\w:"/.])(?!(?:and|or|not|roots|sinks)\b)([A-Za-z_][\w/]*)(?![\w:"/(])', re.IGNORECASE)
 
 
+ON_DEMAND_GROUP = "sweeps"
+"""Assets that no plan makes by itself."""
+
+
 def select_assets(text: str, graph) -> set[AssetKey]:
     """Return the keys that ``text`` selects of Dagster's asset graph. Raises SettingsError in words if it is none."""
     spelled = text if text.strip() == "*" else _BARE_NAME.sub(r'key:"\1"', _either(text)).replace("*key:", "+key:")
     try:
-        found = dg.AssetSelection.from_string(spelled).resolve(graph)
+        found = set(dg.AssetSelection.from_string(spelled).resolve(graph))
     except DagsterError as error:
         raise SettingsError(f"The selection {text!r} cannot be read: {error}", _EXAMPLES) from None
+    on_demand = dg.AssetSelection.groups(ON_DEMAND_GROUP).resolve(graph)
+    if found and found <= on_demand:
+        raise SettingsError(f"{text!r} selects a sweep, which is made on demand only.", "bigger-boat sweep")
+    found -= on_demand
     if not found:
         raise SettingsError(f"The selection {text!r} selects no asset.", _EXAMPLES)
-    return set(found)
+    return found
 
 
 def _either(text: str) -> str:

@@ -41,7 +41,7 @@ KNOWN_ACTIONS = (*ACTIONS, *ACTION_ALIASES, *SESSION_MARKERS, "")
 
 NO_PRODUCT_POSITION = -1
 LONGEST_GAP_S = 3600.0
-WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
+WIDTHS = (8, 12, 16, 24, 40, 64, 104)
 """Fixed widths of batches: few shapes, little padding."""
 
 Session = Mapping[str, Sequence] | Sequence
@@ -72,12 +72,25 @@ class EncodedSessions:
         """Events per session, int64 (N,)."""
         return np.diff(self.offsets)
 
-    def padded(self, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
-        """Return the network's inputs for ``rows``, each (len(rows), width), padded on the right."""
+    def select(self, rows: np.ndarray) -> "EncodedSessions":
+        """Return these sessions, in the order of ``rows``."""
         lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        arrays = (self.actions, self.products, self.firsts, self.log_gaps, self.has_gap)
+        return EncodedSessions(offsets, *(values[events] for values in arrays))
+
+    def padded(self, rows: np.ndarray, width: int, height: int | None = None) -> dict[str, np.ndarray]:
+        """Return the network's inputs for ``rows``, each (len(rows), width), padded on the right.
+
+        With ``height`` empty sessions follow until there are so many.
+        """
+        rows = np.asarray(rows)
+        missing = max((height or 0) - len(rows), 0)
+        lengths, starts = np.pad(self.lengths[rows], (0, missing)), np.pad(self.offsets[rows], (0, missing))
         position = np.arange(width)
         inside = position < lengths[:, None]
-        index = np.where(inside, self.offsets[rows][:, None] + position, 0)
+        index = np.where(inside, starts[:, None] + position, 0)
         if len(self.actions) == 0:
             index, source = np.zeros_like(index), _one_pad_event()
         else:

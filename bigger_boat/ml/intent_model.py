@@ -4,9 +4,10 @@ What belongs here: configuration, fitting, the second fit on all days, offline a
 (``intent_features.py``), the network (``intent_network.py``), the loop over epochs (``intent_training.py``), the
 SavedModel (``intent_export.py``), numbers and plots (``intent_metrics.py``, ``intent_plots.py``).
 
-Sessions with a cart are few, so three things stretch them: every position from the first add on is an example; what the
+Sessions with a cart are few, so four things stretch them: every position from the first add on is an example; what the
 running totals tell is fitted as a regularised logistic regression, by convex optimisation, and the LSTMs learn only
-what it misses; and validation decides how far each part is trusted (calibration).
+what it misses; they also learn from what comes next, of which every event is an example; and validation decides how far
+each part is trusted (calibration).
 """
 
 import math
@@ -50,17 +51,24 @@ class Embeddings(Protocol):
 
 @dataclass(frozen=True)
 class IntentConfig:
-    """What is chosen before fitting. Shares and dropout are 0..1; ``members`` LSTMs are averaged."""
+    """What is chosen before fitting. Shares and dropout are 0..1; ``members`` LSTMs are averaged.
 
-    units: int = 32
+    ``mix_units``: of a layer that sees LSTM and running totals together, 0 for none. ``ahead_weight``: of the lesson
+    what comes next, beside the label. ``precision``: a Keras policy for the LSTMs while training (``mixed_float16`` on
+    a GPU); what is exported is float32. ``jit``: compile the training step by XLA.
+    """
+
+    units: int = 48
     projection: int = 8
-    members: int = 4
+    mix_units: int = 32
+    members: int = 1
     dropout: float = 0.3
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    batch_size: int = 64
-    epochs: int = 40
-    patience: int = 6
+    ahead_weight: float = 0.1
+    batch_size: int = 256
+    epochs: int = 16
+    patience: int = 4
     linear_strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
     between_cuts_weight: float = 0.5
     max_events: int = 100
@@ -68,12 +76,15 @@ class IntentConfig:
     drop_times: float = 0.1
     forget_products: float = 0.02
     forget_actions: float = 0.01
+    precision: str = "float32"
+    jit: bool = False
     seed: int = 0
 
     @classmethod
     def quick(cls, seed: int = 0) -> "IntentConfig":
-        """Seconds on two cores: what ``make run`` uses."""
-        return cls(units=24, members=1, batch_size=128, epochs=12, patience=3, learning_rate=1e-2, seed=seed)
+        """Seconds on two cores: what ``make run`` uses. With so few steps the label is the only lesson."""
+        few = {"batch_size": 128, "epochs": 12, "patience": 3, "learning_rate": 1e-2}
+        return cls(units=24, mix_units=0, ahead_weight=0.0, **few, seed=seed)
 
     @classmethod
     def full(cls, seed: int = 0) -> "IntentConfig":

@@ -17,8 +17,17 @@ from bigger_boat.data.vocabulary import ACTION_ID_COUNT, ACTION_IDS, FIRST_SKU_I
 LARGEST_FEATURE = 4.0
 """Standardised wide features are clipped here, so that an odd request cannot drive the linear part anywhere."""
 
+WIDE_DROPOUT = 0.5
+"""Of running totals beside the LSTM: they tell most, and would drown what order tells."""
+
 FADING_EVENTS = 3.0
 """An event counts half as much in what is recent after so many more: goals drift within a session."""
+
+AHEAD = (ACTION_ID_COUNT, 20, 4)
+"""Classes of what is expected of the next event: action, log of the pause, relation of its product to the session."""
+
+GAP_BINS_PER_LOG = 2.5
+"""Of log(1 + seconds): 20 bins reach 50 minutes."""
 
 _SEEN_ACTIONS = [index for index in range(ACTION_ID_COUNT) if index not in (PAD_ID, ACTION_IDS["purchase"])]
 
@@ -46,9 +55,10 @@ class ProductTable:
 
 
 def derive(inputs: dict, vectors, popularity) -> tuple:
-    """Return (wide, steps, vectors of the events): float (B, T, F), (B, T, S), (B, T, D).
+    """Return (wide, steps, vectors of the events, relations): float (B, T, F), (B, T, S), (B, T, D), int (B, T).
 
-    ``wide`` sums up everything until t; ``steps`` says what is special about event t.
+    ``wide`` sums up everything until t; ``steps`` says what is special about event t; the relation of its product to
+    the session is 3 in the cart, 2 seen before, 1 new, 0 no product.
     """
     from keras import ops
 
@@ -56,17 +66,20 @@ def derive(inputs: dict, vectors, popularity) -> tuple:
     cart = _cart_relations(inputs, one)
     vector = ops.take(vectors, inputs["products"], axis=0)
     similar = _similarities(vector, one)
+    back = _back_to_last(inputs, vector, one)
     popular = ops.take(popularity, inputs["products"], axis=0)
     gaps = _gap_features(inputs, one, cart)
     wide = _wide(one, cart, similar, popular, gaps)
     steps = [
         one["action"],
         *(ops.expand_dims(one[name], -1) for name in ("has_sku", "known", "after_add")),
-        *(ops.expand_dims(values, -1) for values in (*cart.values(), *similar.values(), popular)),
+        *(ops.expand_dims(values, -1) for values in (*cart.values(), *similar.values(), *back, popular)),
         ops.expand_dims(inputs["log_gaps"] / 4.0, -1),
         ops.expand_dims(inputs["has_gap"], -1),
     ]
-    return wide, ops.concatenate(steps, axis=-1), vector
+    new_or_none = ops.where(one["has_sku"] > 0, 1, 0)
+    relation = ops.where(cart["in_cart"] > 0, 3, ops.where(cart["seen_before"] > 0, 2, new_or_none))
+    return wide, ops.concatenate(steps, axis=-1), vector, relation
 
 
 def _event_flags(inputs: dict) -> dict:
@@ -118,6 +131,21 @@ def _similarities(vector, one: dict) -> dict:
     cart = _before(_sum(vector * (added - removed)))
     seen = _before(_sum(vector))
     return {"cart_similarity": _cosine(vector, cart), "focus": _cosine(vector, seen)}
+
+
+def _back_to_last(inputs: dict, vector, one: dict) -> tuple:
+    """Whether event t shows the product shown last before it, and the cosine of the two; 0 where there is none."""
+    from keras import ops
+
+    place = ops.cumsum(ops.ones_like(inputs["firsts"]), axis=1) - 1
+    earlier = ops.logical_and(
+        ops.greater(place[:, :, None], place[:, None, :]), ops.greater(one["has_sku"], 0)[:, None, :]
+    )
+    last = ops.max(ops.where(earlier, place[:, None, :], -1), axis=-1)  # (B, T), -1 without
+    known, last = ops.cast(ops.greater_equal(last, 0), "float32") * one["has_sku"], ops.maximum(last, 0)
+    same = ops.equal(ops.take_along_axis(inputs["firsts"], last, axis=1), inputs["firsts"])
+    other = ops.take_along_axis(vector, ops.repeat(last[:, :, None], vector.shape[-1], axis=-1), axis=1)
+    return ops.cast(same, "float32") * known, _cosine(vector, other) * known
 
 
 def _gap_features(inputs: dict, one: dict, cart: dict) -> dict:
@@ -176,7 +204,15 @@ def _wide(one: dict, cart: dict, similar: dict, popular, gaps: dict):
     )
 
 
-def build_network(table: ProductTable, mean: np.ndarray, scale: np.ndarray, config, *, use_cudnn: str | bool = "auto"):
+def build_network(
+    table: ProductTable,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    config,
+    *,
+    use_cudnn: str | bool = "auto",
+    precision: str = "float32",
+):
     """Return a Keras model: inputs to addends of the logit, (B, T, 1 + members): the linear part, then each LSTM's.
 
     ``mean`` and ``scale`` (F,) standardise the wide features. The linear part (``linear``, ``shift``) is fitted apart
@@ -196,37 +232,69 @@ def build_network(table: ProductTable, mean: np.ndarray, scale: np.ndarray, conf
             self.linear = self.add_weight(shape=(len(mean), 1), name="linear", initializer="zeros", **frozen)
             self.shift = self.add_weight(shape=(), name="shift", initializer="zeros", **frozen)
             self.project = keras.layers.Dense(config.projection, activation="tanh", name="project")
+            self.ahead = [keras.layers.Dense(sum(AHEAD), name=f"ahead_{member}") for member in range(config.members)]
             self.drop_in = keras.layers.Dropout(config.dropout, seed=config.seed)
             self.drop_out = keras.layers.Dropout(config.dropout, seed=config.seed + 1)
             members = range(config.members)
-            self.lstms = [
-                keras.layers.LSTM(config.units, return_sequences=True, use_cudnn=use_cudnn, name=f"lstm_{member}")
-                for member in members
-            ]
+            options = {"return_sequences": True, "use_cudnn": use_cudnn, "dtype": precision}
+            self.lstms = [keras.layers.LSTM(config.units, **options, name=f"lstm_{member}") for member in members]
+            mixing = members if config.mix_units else ()
+            self.mixes = [keras.layers.Dense(config.mix_units, activation="relu", name=f"mix_{m}") for m in mixing]
+            self.drop_wide = keras.layers.Dropout(max(config.dropout, WIDE_DROPOUT), seed=config.seed + 2)
             self.heads = [
                 keras.layers.Dense(1, kernel_initializer="zeros", name=f"head_{member}") for member in members
             ]
 
         def call(self, inputs, training=False):
-            wide, steps, vector = derive(inputs, self.vectors, self.popularity)
+            wide, steps, vector, relation = derive(inputs, self.vectors, self.popularity)
             wide = ops.clip((wide - self.mean) / self.scale, -LARGEST_FEATURE, LARGEST_FEATURE)
             linear = ops.matmul(wide, self.linear) + self.shift
             events = ops.concatenate([steps, self.project(vector)], axis=-1)
             events = self.drop_in(events, training=training)
-            deep = [
-                head(self.drop_out(lstm(events), training=training))
-                for lstm, head in zip(self.lstms, self.heads, strict=True)
-            ]
+            outputs = [self.drop_out(ops.cast(lstm(events), "float32"), training=training) for lstm in self.lstms]
+            if training and config.ahead_weight:
+                told = [look(output) for look, output in zip(self.ahead, outputs, strict=True)]
+                self.add_loss(config.ahead_weight * ahead_loss(told, inputs, relation))
+            if config.mix_units:
+                totals = self.drop_wide(wide, training=training)
+                mixed = [mix(ops.concatenate([o, totals], axis=-1)) for mix, o in zip(self.mixes, outputs, strict=True)]
+                outputs = [ops.concatenate(pair, axis=-1) for pair in zip(outputs, mixed, strict=True)]
+            deep = [head(output) for head, output in zip(self.heads, outputs, strict=True)]
             return ops.concatenate([linear, *deep], axis=-1)
 
     network = IntentNetwork()
     nothing = {name: np.zeros((1, 1), np.int32) for name in ("actions", "products", "firsts")}
-    network({**nothing, "log_gaps": np.zeros((1, 1), np.float32), "has_gap": np.zeros((1, 1), np.float32)})
+    network(
+        {**nothing, "log_gaps": np.zeros((1, 1), np.float32), "has_gap": np.zeros((1, 1), np.float32)}, training=True
+    )
     network.vectors.assign(table.vectors)
     network.popularity.assign(table.popularity)
     network.mean.assign(mean)
     network.scale.assign(scale)
     return network
+
+
+def ahead_loss(told: list, inputs: dict, relation):
+    """Mean cross-entropy of what each member expects of event t + 1: its action, its pause, its product's relation.
+
+    A session has one label, but every event of it is a lesson about what its shopper is up to. ``told``: logits
+    (B, T, sum(AHEAD)) per member. Events that are missing, or whose time is, teach nothing.
+    """
+    from keras import ops
+
+    actions, gaps, relations = AHEAD
+    event = ops.cast(ops.not_equal(inputs["actions"], PAD_ID), "float32")
+    gap = ops.cast(ops.clip(inputs["log_gaps"] * GAP_BINS_PER_LOG, 0, gaps - 1), "int32")
+    targets = ((inputs["actions"], event, actions), (gap, inputs["has_gap"], gaps), (relation, event, relations))
+    losses, first = [], 0
+    for target, known, size in targets:
+        wanted, weight = ops.one_hot(target[:, 1:], size), known[:, 1:]
+        for member in told:
+            likely = ops.log_softmax(member[:, :-1, first : first + size], axis=-1)
+            surprise = -ops.sum(likely * wanted, axis=-1)
+            losses.append(ops.sum(surprise * weight) / ops.maximum(ops.sum(weight), 1.0))
+        first += size
+    return sum(losses) / len(told)
 
 
 def _is(actions, name: str):

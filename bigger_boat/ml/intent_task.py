@@ -18,7 +18,7 @@ from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.ml.gate import Comparison, GateCheck, check_intent_baseline
 from bigger_boat.ml.golden import events_of, golden_examples
-from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
+from bigger_boat.ml.intent_baselines import BaseRate, gradient_boosting, logistic_regression
 from bigger_boat.ml.intent_metrics import intent_report, pr_auc
 from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, IntentModel, fit_intent, refit
 from bigger_boat.ml.intent_training import OnEpoch
@@ -99,6 +99,7 @@ class IntentTask:
         models = {
             KIND: model,
             "logistic_regression": logistic_regression(self.train),
+            "gradient_boosting": gradient_boosting(self.train),
             "base_rate": BaseRate.fit(self.train),
         }
         return frame, {name: one.predict(frame) for name, one in models.items()}
@@ -148,6 +149,11 @@ def reports_of(frame: pl.DataFrame, predictions: Mapping[str, np.ndarray]) -> di
     """Return the report of each model's probabilities on ``frame``, as plain numbers."""
     labels, cuts = frame["label"].to_numpy(), frame["cut"].to_numpy()
     return {name: intent_report(labels, probabilities, cuts).as_dict() for name, probabilities in predictions.items()}
+
+
+def summary(rows: list[dict]) -> str:
+    """Return what ``report_rows`` says in short: PR-AUC by model."""
+    return "PR-AUC " + ", ".join(f"{row['model'].replace('_', ' ')} {row['pr_auc']:.3f}" for row in rows)
 
 
 def report_rows(scores: Mapping[str, Mapping]) -> list[dict]:

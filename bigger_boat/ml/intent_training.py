@@ -4,10 +4,11 @@ What belongs here: from encoded sessions to a trained network, able to go on aft
 configuration, what calibration, what is reported (``intent_model.py``); the network itself (``intent_network.py``).
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ Progress = Callable[[str, int, int], None]
 OnEpoch = Callable[[Mapping[str, float], int], None]
 """Called with the numbers of an epoch and its number, from 1. A training that resumes tells those before it, too."""
 
+Batch = tuple[dict[str, np.ndarray], np.ndarray]
+"""The network's inputs, (B, T) each, and targets (B, T, 2): label and weight."""
+
 ROWS_AT_ONCE = 256
+LINEAR_SESSIONS = 20_000
+STEPS, SMALLEST_BATCH = 100, 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,13 @@ class Examples:
             ["session_id", "session_date"], keep="last", maintain_order=True
         )
         return cls(encode_sessions(last, sku_ids, max_events), last["label"].to_numpy().astype(np.float32))
+
+    def some(self, count: int, seed: int) -> "Examples":
+        """Return ``count`` sessions drawn at random, in their order; all, where there are no more."""
+        if len(self.labels) <= count:
+            return self
+        rows = np.sort(np.random.default_rng(seed).choice(len(self.labels), count, replace=False))
+        return Examples(self.encoded.select(rows), self.labels[rows])
 
     def weights(self, actions: np.ndarray, between_cuts: float) -> np.ndarray:
         """Return (B, T) weights of padded ``actions``: 1 at cuts, ``between_cuts`` between them, 0 before the add."""
@@ -101,9 +114,13 @@ def augmented(encoded: EncodedSessions, config, epoch: int) -> EncodedSessions:
 
 
 def fit_linear(examples: Examples, table: ProductTable, config, strengths: tuple[float, ...]) -> list[LinearPart]:
-    """Return one linear part per strength (sklearn's C, per session), on the sessions as they are and with gaps."""
+    """Return one linear part per strength (sklearn's C, per session), on the sessions as they are and with gaps.
+
+    Its weights are few: of very many sessions ``LINEAR_SESSIONS`` are enough, and bound its memory.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    examples = examples.some(LINEAR_SESSIONS, config.seed)
     parts = [
         _counted_positions(Examples(encoded, examples.labels), table, config.between_cuts_weight)
         for encoded in (examples.encoded, augmented(examples.encoded, config, epoch=0))
@@ -130,7 +147,8 @@ def new_network(table: ProductTable, linear: LinearPart, config, *, use_cudnn: s
     import keras
 
     keras.utils.set_random_seed(config.seed)
-    network = build_network(table, linear.mean, linear.scale, config, use_cudnn=use_cudnn)
+    options = {"use_cudnn": use_cudnn, "precision": config.precision}
+    network = build_network(table, linear.mean, linear.scale, config, **options)
     network.linear.assign(linear.weights[:, None])
     network.shift.assign(linear.shift)
     return network
@@ -152,20 +170,19 @@ def train_network(
     weights are put back. With ``checkpoint`` (a file) an interrupted training goes on from its last epoch, with the
     same result; it is written atomically and removed at the end.
     """
-    import keras
-
-    optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
-    network.compile(optimizer=optimizer, loss=_cross_entropy)
-    optimizer.build(network.trainable_variables)
+    config = replace(config, batch_size=batch_size_for(len(examples.encoded), config))
+    compiled(network, config)
+    count = -(-len(examples.encoded) // config.batch_size)
     best, history = _restore(network, checkpoint)
     for log in history if on_epoch else ():
         on_epoch(log.losses, log.epoch)
     for epoch in range(len(history) + 1, epochs + 1):
         if judge and history and epoch - _best_epoch(history) > config.patience:
             break
-        fitted = network.fit(_keras_data(examples, config, epoch), shuffle=False, verbose=0)
+        data = keras_data(lambda: epoch_batches(examples, config, epoch), count)  # noqa: B023 (used up in this round)
+        fitted = network.fit(data, shuffle=False, verbose=0)
         loss = judge(network) if judge else float("nan")
-        history.append(EpochLog(epoch, float(fitted.history["loss"][-1]), loss))
+        history.append(EpochLog(epoch, float(fitted.history["_cross_entropy"][-1]), loss))
         if judge and _best_epoch(history) == epoch:
             best = _values(network.variables)
         if checkpoint:
@@ -179,6 +196,24 @@ def train_network(
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return history
+
+
+def batch_size_for(sessions: int, config) -> int:
+    """Return the sessions per step: fewer than configured where an epoch would have less than ``STEPS`` steps."""
+    fewer = max(SMALLEST_BATCH, 2 ** round(math.log2(max(sessions / STEPS, 1))))
+    return min(config.batch_size, fewer)
+
+
+def compiled(network, config) -> None:
+    """Give ``network`` its loss and optimizer. XLA compiles once per width: that pays where many epochs follow."""
+    import keras
+
+    optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    jit = config.jit if keras.backend.backend() == "tensorflow" else "auto"
+    network.compile(optimizer=optimizer, loss=_cross_entropy, metrics=[_cross_entropy], jit_compile=jit)
+    optimizer.build(network.trainable_variables)
 
 
 def addends(network, encoded: EncodedSessions) -> np.ndarray:
@@ -213,14 +248,14 @@ def _counted_positions(examples: Examples, table: ProductTable, between_cuts: fl
     return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))
 
 
-def _epoch_batches(examples: Examples, config, epoch: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+def epoch_batches(examples: Examples, config, epoch: int) -> Iterator[Batch]:
     """Yield (inputs, targets) of one epoch; targets (B, T, 2) are label and weight."""
     encoded = augmented(examples.encoded, config, epoch)
     for rows, width in batches(encoded.lengths, config.batch_size, np.random.default_rng([config.seed, epoch, 1])):
-        inputs = encoded.padded(rows, width)
+        inputs = encoded.padded(rows, width, config.batch_size)  # all of one height: a shape per width to compile
         weights = examples.weights(inputs["actions"], config.between_cuts_weight)
-        labels = np.broadcast_to(examples.labels[rows, None], weights.shape)
-        yield inputs, np.stack([labels, weights], axis=-1)
+        labels = np.pad(examples.labels[rows], (0, config.batch_size - len(rows)))
+        yield inputs, np.stack([np.broadcast_to(labels[:, None], weights.shape), weights], axis=-1)
 
 
 def _cross_entropy(targets, answers):
@@ -233,21 +268,30 @@ def _cross_entropy(targets, answers):
     return ops.sum(ops.mean(losses, axis=-1, keepdims=True) * weights) / ops.maximum(ops.sum(weights), 1.0)
 
 
-def _keras_data(examples: Examples, config, epoch: int):
-    """One epoch for ``fit``; under TensorFlow with open shapes, so that the step is traced once."""
+def keras_data(generate: Callable[[], Iterator[Batch]], count: int):
+    """Return ``count`` batches as ``fit`` takes them; under TensorFlow with open shapes: the step is traced once."""
     import keras
 
-    def generate():
-        return _epoch_batches(examples, config, epoch)
-
     if keras.backend.backend() != "tensorflow":
-        return generate()
+        return _py_dataset(list(generate()))
     import tensorflow as tf
 
     targets = tf.TensorSpec((None, None, 2), tf.float32)
     data = tf.data.Dataset.from_generator(generate, output_signature=(input_specs(), targets))
-    count = -(-len(examples.encoded) // config.batch_size)
     return data.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _py_dataset(batches: list[Batch]):
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __getitem__(self, index: int) -> Batch:
+            return batches[index]
+
+    return Batches()
 
 
 def input_specs() -> dict:

@@ -50,9 +50,9 @@ class Shop:
         self.settings = Settings(
             _env_file=None, data_dir=root, size="quick", max_workers=1, warehouse_wait_s=20, port=free_port()
         )
-        definitions = build_definitions(self.settings)
-        self.graph = definitions.resolve_asset_graph()
-        self.job = definitions.resolve_implicit_global_asset_job_def()
+        self.definitions = build_definitions(self.settings)
+        self.graph = self.definitions.resolve_asset_graph()
+        self.job = self.definitions.resolve_implicit_global_asset_job_def()
         self.storage = LocalStorage(base_dir=str(root))
         self.host = LocalEndpointHost(endpoints_dir=str(self.settings.endpoints_dir), port=self.settings.port)
         self.instance = open_instance(root)

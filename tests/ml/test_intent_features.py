@@ -60,6 +60,21 @@ def test_empty_sessions_keep_their_row():
     assert encode([]).padded(np.array([0]), 1)["actions"].tolist() == [[0]]
 
 
+def test_a_batch_is_filled_up_with_empty_sessions():
+    padded = encode(["A"], ["B", "A"]).padded(np.array([1]), 2, height=3)
+    assert padded["products"].tolist() == [[4, 3], [0, 0], [0, 0]]
+    assert padded["actions"].tolist() == [[DETAIL, DETAIL], [0, 0], [0, 0]]
+    assert padded["firsts"].tolist() == [[0, 1], [-1, -1], [-1, -1]]
+    assert padded["has_gap"].sum() == 0
+
+
+def test_selected_sessions_are_those_that_were_encoded():
+    sessions = [["A"], [], ["B", "A"], ["A", "A", "B"]]
+    found, alone = encode(*sessions).select(np.array([3, 1, 0])), encode(sessions[3], sessions[1], sessions[0])
+    for name in ("offsets", "actions", "products", "firsts", "log_gaps", "has_gap"):
+        assert getattr(found, name).tolist() == getattr(alone, name).tolist()
+
+
 def test_batches_hold_each_session_once_at_a_fixed_width():
     lengths = np.random.default_rng(1).integers(0, 300, 500)
     for generator in (None, np.random.default_rng(2)):

@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from bigger_boat.errors import TrainingError
-from bigger_boat.ml.intent_baselines import BaseRate, logistic_regression
+from bigger_boat.ml.intent_baselines import BaseRate, gradient_boosting, logistic_regression
 from bigger_boat.ml.intent_export import SavedIntentModel, export_intent
 from bigger_boat.ml.intent_features import encode_sessions, intent_frame
 from bigger_boat.ml.intent_metrics import auc, pr_auc
 from bigger_boat.ml.intent_model import IntentChoice, IntentConfig, fit_intent, refit
-from bigger_boat.ml.intent_network import ProductTable, derive
+from bigger_boat.ml.intent_network import AHEAD, ProductTable, ahead_loss, derive
 from bigger_boat.ml.intent_training import addends
 
 SKUS = [f"S{index:02d}" for index in range(12)]
@@ -70,7 +70,8 @@ def exported(model, tmp_path_factory):
 def test_order_is_learned_where_counts_say_nothing(model, train):
     test = planted(300, 9)
     labels = test["label"].to_numpy()
-    assert 0.4 < auc(labels, logistic_regression(train).predict(test)) < 0.6
+    for counts in (logistic_regression, gradient_boosting):
+        assert 0.4 < auc(labels, counts(train).predict(test)) < 0.6
     assert auc(labels, model.predict(test)) > 0.8
     assert model.report(test).pooled.calibration_error < 0.1
     linear = addends(model.network, encode_sessions(test, model.sku_ids, 100))[:, 0]
@@ -116,6 +117,79 @@ def test_no_feature_looks_ahead(validation):
             derive(short, table.vectors, table.popularity), derive(whole, table.vectors, table.popularity), strict=True
         ):
             np.testing.assert_allclose(np.asarray(before), np.asarray(after)[:, :length], atol=1e-5)
+
+
+def test_how_the_product_relates_to_the_session_by_hand():
+    """Shown: S00, a page, S00 again, S01, S00 into the cart, S00 once more, a product without a vector twice."""
+    skus = ["S00", "", "S00", "S01", "S00", "S00", "new", "new"]
+    actions = ["detail", "view", "detail", "detail", "add", "detail", "detail", "detail"]
+    table = ProductTable.of(np.array([[1.0, 0.0], [0.6, 0.8]]), np.array([2, 1]))
+    frame = intent_frame([{"actions": actions, "skus": skus}])
+    inputs = encode_sessions(frame, {"S00": 3, "S01": 4}, 100).padded(np.array([0]), 9)
+    _, steps, _, relation = derive(inputs, table.vectors, table.popularity)
+    assert np.asarray(relation)[0].tolist() == [1, 0, 2, 1, 2, 3, 1, 2, 0]
+    same_as_last, cosine_to_last = np.asarray(steps)[0, :, -5], np.asarray(steps)[0, :, -4]
+    assert same_as_last.tolist() == [0, 0, 1, 0, 0, 1, 0, 1, 0]
+    assert cosine_to_last == pytest.approx([0, 0, 1, 0.6, 0.6, 1, 0, 0, 0], abs=1e-6)
+
+
+def test_what_comes_next_is_judged_by_hand():
+    """Two events and padding: one step to look ahead, of three heads each certain or not."""
+    inputs = {
+        "actions": np.array([[3, 4, 0]]),
+        "log_gaps": np.array([[0.0, 2.0, 0.0]], np.float32),
+        "has_gap": np.array([[0.0, 1.0, 0.0]], np.float32),
+    }
+    relation = np.array([[1, 2, 0]])
+    actions, gaps, relations = AHEAD
+    knows_nothing = np.zeros((1, 3, sum(AHEAD)), np.float32)
+    blank = np.log(actions) + np.log(gaps) + np.log(relations)
+    assert float(ahead_loss([knows_nothing], inputs, relation)) == pytest.approx(blank, rel=1e-5)
+    sure = knows_nothing.copy()
+    sure[0, 0, [4, actions + 5, actions + gaps + 2]] = 50.0  # action 4; log gap 2.0 is bin 5; seen before
+    assert float(ahead_loss([sure], inputs, relation)) == pytest.approx(0, abs=1e-5)
+    assert float(ahead_loss([sure, knows_nothing], inputs, relation)) == pytest.approx(blank / 2, rel=1e-5)
+    wrong = sure.copy()
+    wrong[0, 1:] = 50.0 * np.eye(sum(AHEAD), dtype=np.float32)[0]  # what is said of padding does not count
+    assert float(ahead_loss([wrong], inputs, relation)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"precision": "mixed_float16"}, {"jit": True}], ids=["mixed precision", "XLA"])
+def test_faster_training_learns_the_same(train, validation, options, tmp_path):
+    """On a CPU, where half precision is slower: what is exported from it is float32 and answers alike."""
+    fast = fit_intent(train, validation, EMBEDDINGS, replace(CONFIG, epochs=6, **options))
+    test = planted(300, 9)
+    assert auc(test["label"].to_numpy(), fast.predict(test)) > 0.8
+    export_intent(fast, tmp_path / "1")
+    loose = 1e-2 if "precision" in options else 1e-4
+    np.testing.assert_allclose(SavedIntentModel(tmp_path / "1").predict(test), fast.predict(test), atol=loose)
+
+
+def test_each_epoch_is_told_also_those_before_a_kill(train, validation, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def until_two(losses, epoch):
+        told.append((epoch, losses))
+        if epoch == 2:
+            raise Killed
+
+    told = []
+    with pytest.raises(Killed):
+        fit_intent(train, validation, EMBEDDINGS, CONFIG, checkpoint_dir=tmp_path, on_epoch=until_two)
+    before, told = told, []
+    config = replace(CONFIG, epochs=3)
+    model = fit_intent(
+        train,
+        validation,
+        EMBEDDINGS,
+        config,
+        checkpoint_dir=tmp_path,
+        on_epoch=lambda losses, e: told.append((e, losses)),
+    )
+    assert told[:2] == before
+    assert told == [(log.epoch, log.losses) for log in model.history]
+    assert [epoch for epoch, _ in told] == [1, 2, 3]
 
 
 def test_refit_keeps_the_choice_through_json(model, train, validation):
