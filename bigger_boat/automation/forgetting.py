@@ -61,7 +61,11 @@ class Note:
 
 
 def rows_in_tables(warehouse: Warehouse, sessions: Collection[str]) -> dict[str, dict[str, int]]:
-    """Return by session its rows by table; tables that are not there have none."""
+    """Return by session its rows by table; tables that are not there have none.
+
+    Raises WarehouseError where the warehouse cannot be opened: what cannot be looked at is not said to be clean.
+    """
+    warehouse.prepare()
     found: dict[str, dict[str, int]] = {}
     some = ", ".join("?" * len(sessions))
     for table, column in SESSION_COLUMNS.items():
@@ -72,7 +76,9 @@ def rows_in_tables(warehouse: Warehouse, sessions: Collection[str]) -> dict[str,
             with warehouse.read(query, list(sessions)) as reader:
                 rows = reader.read_all().to_pylist()
         except WarehouseError:
-            continue
+            if table.startswith("raw."):
+                raise
+            continue  # dbt has not built it yet
         for row in rows:
             found.setdefault(row["session_id"], {})[table] = row["row_count"]
     return found

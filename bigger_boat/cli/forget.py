@@ -35,7 +35,8 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
     settings = prepare_process(max_workers=1)
     del sys.argv[2:]  # dbt writes the command line of its process into its log
     note = Note.read(settings.data_dir)
-    if note.sessions:
+    unfinished = bool(note.sessions)
+    if unfinished:
         from bigger_boat.console import say
 
         say(f"A forgetting of {len(note.sessions)} sessions was not finished: going on with them.")
@@ -43,7 +44,7 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
         _begin(settings, note, sorted(set(sessions)))
     _forget(settings, note)
     later = sorted({*sessions} - {*note.sessions})
-    if later:
+    if unfinished and later:
         forget(later)
 
 
