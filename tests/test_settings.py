@@ -85,3 +85,10 @@ def test_the_aws_profile_lists_at_once_all_that_is_missing(clean):
 
 def test_the_local_profile_needs_nothing_of_snowflake(clean):
     assert load_settings(env_file=None).dbt_target == "duckdb"
+
+
+def test_the_key_is_never_shown(clean):
+    clean.setenv("BIGGER_BOAT_API_KEY", "a-key-nobody-guesses")
+    settings = load_settings(env_file=None)
+    assert settings.api_key.get_secret_value() == "a-key-nobody-guesses"
+    assert "a-key-nobody-guesses" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
