@@ -7,6 +7,7 @@ which model gives it (``endpoints.py``), limits and logs (``guard.py``), sockets
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,6 +36,8 @@ ModelHost = BundleHost | EndpointsHost
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _JSON = "application/json"
 _PUBLIC_WORKERS = 16
+_MODEL_WORKERS = max(1, (os.cpu_count() or 1) // 2)
+"""Threads per endpoint that answer batches; the other cores read requests and write answers."""
 _PARSED_HERE_BYTES = 16 * 1024
 """A larger body is parsed in a thread: other requests do not wait for it."""
 
@@ -95,6 +98,7 @@ class _Application:
                 name,
                 queue_sessions=self.options.guards.queue_sessions,
                 queue_events=self.options.guards.queue_events,
+                workers=_MODEL_WORKERS,
                 on_batch=self.metrics.observe_batch,
             )
             self._batchers[name] = batcher

@@ -1,6 +1,6 @@
 """Requests that wait together are answered together.
 
-Belongs here: the bounded queue of an endpoint and the thread that drains it. Does not belong here: what a model is
+Belongs here: the bounded queue of an endpoint and the threads that drain it. Does not belong here: what a model is
 (``predictor.py``), which one answers (``endpoints.py``), HTTP (``app.py``).
 
 There is no timer: whatever has come while a batch was running is the next batch. One client alone never waits, and
@@ -49,6 +49,7 @@ class Batcher:
         *,
         queue_sessions: int,
         queue_events: int = 1_000_000,
+        workers: int = 1,
         on_batch: Callable[[str, int, float], None] | None = None,
     ):
         """The limits bound what waits; ``on_batch`` hears name, sessions and seconds of a batch."""
@@ -60,8 +61,12 @@ class Batcher:
         self._waiting_sessions = self._waiting_events = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name=f"answer-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"answer-{name}-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting_sessions(self) -> int:
@@ -82,11 +87,12 @@ class Batcher:
         return await job.future
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer what waits, then end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _has_room(self, job: _Job) -> bool:
         sessions, events = self._waiting_sessions + job.sessions, self._waiting_events + job.events

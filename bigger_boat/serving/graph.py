@@ -55,8 +55,9 @@ class Graph:
 
         v1 = tf.compat.v1
         with tf.Graph().as_default() as graph:
-            # operations run one after the other, each on all cores: handing them around costs more than it wins
-            session = v1.Session(graph=graph, config=v1.ConfigProto(inter_op_parallelism_threads=1))
+            # One thread answers a batch: handing operations, or parts of them, to others costs more than it wins.
+            threads = v1.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
+            session = v1.Session(graph=graph, config=threads)
             described = v1.saved_model.load(session, [tf.saved_model.SERVING], str(directory)).signature_def[SIGNATURE]
         self.inputs = frozenset(described.inputs)
         self.outputs = frozenset(described.outputs)

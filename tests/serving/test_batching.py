@@ -78,6 +78,19 @@ def test_versions_and_rules_are_never_in_one_call(batcher):
         assert answer == [{"skus": request.sessions[0].skus[: request.k], "by": which.name}]
 
 
+def test_several_workers_mix_nothing_either():
+    batcher, predictor = Batcher("recommendation", queue_sessions=500, workers=4), Predictor()
+
+    async def ask() -> list:
+        asked = [asking(f"sku-{number}", k=1 + number % 2) for number in range(300)]
+        return await asyncio.gather(*(batcher.answer(predictor, request) for request in asked))
+
+    answers = asyncio.run(ask())
+    batcher.close()
+    assert [answer[0]["skus"] for answer in answers] == [[f"sku-{number}"] for number in range(300)]
+    assert sum(predictor.calls) == 300
+
+
 def test_a_call_stays_bounded(batcher):
     predictor = Predictor()
     requests = [(predictor, asking("a", sessions=10)) for _ in range(10)]
