@@ -185,7 +185,9 @@ def write_shop(folder: Path, days: list[str], sessions_a_day: int, seed: int = 1
             time_ms = midnight + (end - 60_000 if number == 0 and day != days[-1] else rng.randrange(end - 3_600_000))
             for place in range(rng.randrange(4, 9)):
                 sku, url = f"p{rng.randrange(12)}", f"u{rng.randrange(20)}"
-                action = ["detail", "add", "detail", "purchase"][place] if number < 3 and place < 4 else ""
+                # four carts a day, of which every other one is bought
+                story = ["detail", "add", "detail", "purchase" if number % 2 else "remove"] if number < 4 else []
+                action = story[place] if place < len(story) else ""
                 if rng.random() < 0.2:
                     clicked = f"['{sku}', 'p0']" if rng.random() < 0.7 else ""
                     search.append([session, VECTOR, clicked, "['p0', 'p1']", time_ms])
