@@ -25,7 +25,7 @@ def test_one_file_is_split_by_time_and_the_result_written(clicks, tmp_path):
     assert result.exit_code == 0
     written = json.loads(out.read_text())
     assert (written["split"]["training_sessions"], written["split"]["predictions"]) == (34, 12)
-    assert written["results"][-1]["recommender"] == "knn_recommender"
+    assert written["results"][-1]["recommender"] == "hybrid_recommender"
 
 
 def test_two_files_are_training_and_test(clicks, tmp_path):

@@ -17,8 +17,10 @@ from bigger_boat.data.session_files import ClickSessions
 from bigger_boat.errors import DatasetError
 from bigger_boat.ml import metrics
 from bigger_boat.ml.baselines import Markov, Popularity, Prod2VecLast, Prod2VecMean, SequentialRules, SessionPopularity
+from bigger_boat.ml.hybrid_recommender import HybridConfig, HybridModel, fit_hybrid
 from bigger_boat.ml.intervals import mean_interval, paired_interval
 from bigger_boat.ml.knn_recommender import KnnModel, fit_knn
+from bigger_boat.ml.lstm_recommender import FittedLstm, LstmConfig, LstmModel, fit_lstm
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.ranking import Ranker
 from bigger_boat.ml.recommender_evaluation import RecommenderEvaluation, evaluate
@@ -29,7 +31,7 @@ TEST_SHARE = 0.15
 """Of the sessions, by time: the last for testing; of the rest again the last for a candidate's own choices."""
 
 MEASURES = ("hit_rate", "mrr", "ndcg")
-PEERS = ("vsknn", "vstan")
+PEERS = ("vsknn", "vstan", "knn_recommender")
 """What a candidate is compared with, prediction by prediction."""
 
 Progress = Callable[[str, int, int], None]
@@ -49,9 +51,18 @@ def split_by_time(sessions: ClickSessions) -> tuple[ClickSessions, ClickSessions
 class Benchmark:
     """One split. ``methods`` names what can be fitted; ``run`` fits and evaluates them, one after the other."""
 
-    def __init__(self, train: ClickSessions, test: ClickSessions, prod2vec: Prod2VecConfig | None = None):
+    def __init__(
+        self,
+        train: ClickSessions,
+        test: ClickSessions,
+        prod2vec: Prod2VecConfig | None = None,
+        lstm: LstmConfig | None = None,
+        hybrid: HybridConfig | None = None,
+    ):
         self.train = train
         self.prod2vec = prod2vec or Prod2VecConfig.full()
+        self.lstm = lstm or LstmConfig.full()
+        self.hybrid = hybrid or HybridConfig.full()
         known = {item for items in train.items for item in items}
         kept = [[item for item in items if item in known] for items in test.items]
         self.test = [items for items in kept if len(items) > 1]
@@ -82,23 +93,57 @@ class Benchmark:
     @property
     def candidates(self) -> dict[str, Callable[[], Ranker]]:
         """Our recommenders; what they choose, they choose on the last training sessions."""
-        return {"knn_recommender": self._fit_knn}
+        return {
+            "knn_recommender": self._fit_knn,
+            "lstm_recommender": lambda: self._lstm,
+            "hybrid_recommender": self._fit_hybrid,
+        }
 
     @cached_property
     def embeddings(self) -> ProductEmbeddings:
         return train_prod2vec(self.train.items, self.prod2vec)
 
-    def _fit_knn(self) -> KnnModel:
-        earlier, later = split_by_time(self.train)
-        chosen = fit_knn(train_prod2vec(earlier.items, self.prod2vec), validation=later.items).config
-        return fit_knn(self.embeddings, chosen)
+    @cached_property
+    def _parts(self) -> tuple[ClickSessions, ClickSessions]:
+        """The training sessions: what a candidate is first fitted on, and what it chooses on."""
+        return split_by_time(self.train)
 
-    def run(self, candidates: bool = True, progress: Progress | None = None, seed: int = 0) -> dict:
+    @cached_property
+    def _earlier_embeddings(self) -> ProductEmbeddings:
+        return train_prod2vec(self._parts[0].items, self.prod2vec)
+
+    def _fit_knn(self) -> KnnModel:
+        return fit_knn(self.embeddings, fit_knn(self._earlier_embeddings, validation=self._parts[1].items).config)
+
+    @cached_property
+    def _earlier_lstm(self) -> FittedLstm:
+        earlier, later = self._parts
+        return fit_lstm(earlier.items, self._earlier_embeddings, self.lstm, validation=later.items)
+
+    @cached_property
+    def _lstm(self) -> LstmModel:
+        return fit_lstm(self.train.items, self.embeddings, self.lstm, epochs=self._earlier_lstm.epochs).model
+
+    def _fit_hybrid(self) -> HybridModel:
+        earlier, later = self._parts
+        chosen = fit_hybrid(earlier.items, self._earlier_lstm.model, self.hybrid, later.items).weights
+        return HybridModel.of(self.train.items, self._lstm, self.hybrid, chosen)
+
+    def run(
+        self,
+        candidates: bool = True,
+        progress: Progress | None = None,
+        seed: int = 0,
+        only: Sequence[str] | None = None,
+    ) -> dict:
         """Return ``split`` (what was read), ``results`` (a row per method) and ``differences`` (candidates to peers).
+
+        ``only`` names the methods to measure, by default all; a difference needs both sides.
 
         A row holds each of ``MEASURES`` at ``CUTOFF`` with bootstrap bounds, coverage, popularity bias and CPU seconds.
         """
         methods = self.ladder | (self.candidates if candidates else {})
+        methods = {name: fit for name, fit in methods.items() if only is None or name in only}
         evaluations: dict[str, RecommenderEvaluation] = {}
         results = []
         for done, (name, fit) in enumerate(methods.items()):
@@ -109,7 +154,11 @@ class Benchmark:
             row = {"recommender": name, "kind": "ladder" if name in self.ladder else "candidate"}
             results.append(row | _measures(evaluations[name], seed) | {"cpu_s": time.process_time() - started})
         differences = [
-            _difference(name, peer, evaluations, seed) for name in methods if name in self.candidates for peer in PEERS
+            _difference(name, peer, evaluations, seed)
+            for name in methods
+            if name in self.candidates
+            for peer in PEERS
+            if peer != name and peer in methods
         ]
         return {"k": CUTOFF, "split": self._split(), "results": results, "differences": differences}
 

@@ -9,9 +9,16 @@ import pytest
 from bigger_boat.data.session_files import ClickSessions
 from bigger_boat.errors import DatasetError
 from bigger_boat.ml.benchmark import Benchmark, report, split_by_time, write_result
+from bigger_boat.ml.hybrid_recommender import HybridConfig
+from bigger_boat.ml.lstm_recommender import LstmConfig
 from bigger_boat.ml.prod2vec import Prod2VecConfig
 
-FAST = Prod2VecConfig(dim=4, epochs=1)
+FAST = {
+    "prod2vec": Prod2VecConfig(dim=4, epochs=1),
+    "lstm": LstmConfig(units=4, epochs=1, batch_size=16),
+    "hybrid": HybridConfig(judged_predictions=50),
+}
+CANDIDATES = ["knn_recommender", "lstm_recommender", "hybrid_recommender"]
 LADDER = ["popularity", "session_popularity", "prod2vec_mean", "prod2vec_last", "markov", "sequential_rules"]
 NEIGHBOURS = ["sknn", "vsknn", "vstan"]
 
@@ -34,7 +41,7 @@ def test_one_session_cannot_be_split():
 
 
 def test_items_new_to_training_are_left_out_of_the_test_sessions():
-    benchmark = Benchmark(sessions_of("abc", "ab"), sessions_of("axb", "cx", "ba"), FAST)
+    benchmark = Benchmark(sessions_of("abc", "ab"), sessions_of("axb", "cx", "ba"), **FAST)
     assert benchmark.test == [["a", "b"], ["b", "a"]]
     assert benchmark.run(candidates=False)["split"] == {
         "training_sessions": 2,
@@ -48,18 +55,20 @@ def test_items_new_to_training_are_left_out_of_the_test_sessions():
 
 def test_without_a_prediction_there_is_nothing_to_measure():
     with pytest.raises(DatasetError, match="No test session"):
-        Benchmark(sessions_of("ab", "ab"), sessions_of("ax", "b"), FAST)
+        Benchmark(sessions_of("ab", "ab"), sessions_of("ax", "b"), **FAST)
 
 
 def test_every_method_is_measured_beside_the_others():
     train = sessions_of(*["ab", "bc", "ca", "abc"] * 10)
     steps = []
-    result = Benchmark(train, sessions_of("ab", "bca"), FAST).run(progress=lambda *step: steps.append(step))
-    assert [row["recommender"] for row in result["results"]] == [*LADDER, *NEIGHBOURS, "knn_recommender"]
-    assert [step[0] for step in steps] == [*LADDER, *NEIGHBOURS, "knn_recommender"]
-    assert {row["kind"] for row in result["results"][:-1]} == {"ladder"}
-    assert result["results"][-1]["kind"] == "candidate"
-    assert [row["peer"] for row in result["differences"]] == ["vsknn", "vstan"]
+    result = Benchmark(train, sessions_of("ab", "bca"), **FAST).run(progress=lambda *step: steps.append(step))
+    assert [row["recommender"] for row in result["results"]] == [*LADDER, *NEIGHBOURS, *CANDIDATES]
+    assert [step[0] for step in steps] == [*LADDER, *NEIGHBOURS, *CANDIDATES]
+    assert {row["kind"] for row in result["results"][:-3]} == {"ladder"}
+    assert {row["kind"] for row in result["results"][-3:]} == {"candidate"}
+    peers = [(row["recommender"], row["peer"]) for row in result["differences"]]
+    assert peers[:2] == [("knn_recommender", "vsknn"), ("knn_recommender", "vstan")]
+    assert [peer for name, peer in peers if name == "hybrid_recommender"] == ["vsknn", "vstan", "knn_recommender"]
     assert json.loads(json.dumps(result)) == result
 
     # counts: a 30, b 30, c 30, so popularity always says a, b, c; targets b, c, a are at 2, 3, 1
@@ -74,14 +83,14 @@ def test_every_method_is_measured_beside_the_others():
     assert (markov["hit_rate"], markov["mrr"], markov["ndcg"]) == (1, 1, 1)
     text = report(result)
     assert "90 clicks of 40 training sessions on 3 items; 3 predictions in 2 test sessions" in text
-    assert all(name in text for name in (*LADDER, *NEIGHBOURS, "knn_recommender minus vsknn"))
+    assert all(name in text for name in (*LADDER, *NEIGHBOURS, "hybrid_recommender minus vsknn"))
 
 
 def test_the_same_clicks_give_the_same_figures():
     train, test = sessions_of(*["abcd", "bcd", "dca"] * 8), sessions_of("abc", "dcb")
 
     def figures():
-        rows = Benchmark(train, test, FAST).run()["results"]
+        rows = Benchmark(train, test, **FAST).run()["results"]
         return [{name: value for name, value in row.items() if name != "cpu_s"} for row in rows]
 
     assert figures() == figures()

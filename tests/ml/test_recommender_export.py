@@ -8,13 +8,19 @@ import time
 import numpy as np
 import pytest
 
+from bigger_boat.ml.hybrid_export import export_hybrid, export_lstm
+from bigger_boat.ml.hybrid_recommender import CONTEXTS, PARTS, HybridConfig, HybridModel
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
+from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.prod2vec import ProductEmbeddings
 from bigger_boat.ml.ranking import EventSession
 from bigger_boat.ml.recommender_evaluation import evaluate
 from bigger_boat.ml.recommender_export import SavedModelRanker, _top_k, export_knn
+from bigger_boat.ml.session_index import IndexConfig
 
+SKUS = [f"sku-{i:03d}" for i in range(60)]
+COUNTS = np.repeat(np.arange(30, 0, -1), 2)
 CONFIG = KnnConfig(decay=0.4, popularity_weight=0.1, last_bonus=-0.3, revisit_bonus=0.3, revisit_decay=0.7)
 
 FRESH_PROCESS = """
@@ -75,22 +81,45 @@ def random_sessions(count, products, seed):
     return sessions
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=["knn", "lstm", "hybrid"])
+def model(request):
     """60 products, among them pairs of equal vectors and counts: exact ties."""
+    return {"knn": knn, "lstm": lstm, "hybrid": hybrid}[request.param]()
+
+
+def knn():
     generator = np.random.default_rng(0)
     vectors = np.repeat(generator.normal(size=(30, 12)), 2, axis=0).astype(np.float32)
-    counts = np.repeat(np.arange(30, 0, -1), 2)
-    return KnnModel(ProductEmbeddings([f"sku-{i:03d}" for i in range(60)], counts, vectors), CONFIG)
+    return KnnModel(ProductEmbeddings(SKUS, COUNTS, vectors), CONFIG)
+
+
+def lstm(units=7, dim=5):
+    """Any weights will do; the histories are longer than the four items it looks at."""
+    generator = np.random.default_rng(1)
+    shapes = [(60, dim), (60,), (dim, 4 * units), (units, 4 * units), (4 * units,), (units, dim), (dim,)]
+    weights = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
+    weights[0][1::2], weights[1][1::2] = weights[0][::2], weights[1][::2]
+    return LstmModel(ItemVocabulary(SKUS, COUNTS), LstmWeights(*weights), longest=4)
+
+
+def hybrid():
+    """Past sessions so long, and so many of each product, that every bound of the index cuts something off."""
+    generator = np.random.default_rng(2)
+    past = [[SKUS[i] for i in generator.integers(0, 60, generator.integers(1, 12))] for _ in range(90)]
+    index = IndexConfig(longest=3, sessions_per_item=4, sessions=50, items_per_session=5, rules_per_item=3)
+    weights = generator.normal(size=(CONTEXTS, len(PARTS)))
+    return HybridModel.of(past, lstm(), HybridConfig(index=index), weights)
 
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("knn") / "1"
+    directory = tmp_path_factory.mktemp(model.name) / "1"
     import tensorflow  # noqa: F401  (its import is not the export's time)
 
     start = time.process_time()
-    export_knn(model, directory)
+    {"knn_recommender": export_knn, "lstm_recommender": export_lstm, "hybrid_recommender": export_hybrid}[model.name](
+        model, directory
+    )
     assert time.process_time() - start < 10  # 1 to 2 s of work; generous for a slow machine
     return directory
 

@@ -1,0 +1,220 @@
+"""The LSTM and the hybrid inside a TensorFlow graph: the scores of ``lstm_recommender.py``, ``hybrid_recommender.py``.
+
+What belongs elsewhere: the rules around the scores (``recommender_export.py``).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from bigger_boat.ml.hybrid_recommender import NEAR_DECAY, PARTS, PRIORS, SEEN, SHARES, SMALLEST_SHARE, HybridModel
+from bigger_boat.ml.item_sequences import ItemVocabulary
+from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
+from bigger_boat.ml.recommender_export import export_recommender
+from bigger_boat.ml.session_index import SessionIndex
+
+
+def export_lstm(model: LstmModel, directory: Path) -> None:
+    """Write ``model`` as a SavedModel (serving_default, strings in, SKUs and scores out) into ``directory``."""
+    import tensorflow as tf
+
+    queries = _Queries(model.weights)
+    # columns are products, with the bias as one more coordinate, times 1: one product of matrices
+    columns = _constant(np.vstack([model.weights.item_vectors.T, model.weights.item_bias]), "vectors_and_bias")
+
+    def scores(rows, ages):
+        recent = _recent(rows, ages)[:, : model.longest]
+        query = queries(recent)
+        return tf.matmul(tf.concat([query, tf.ones_like(query[:, :1])], axis=1), columns)
+
+    export_recommender(model.vocabulary, scores, [columns, *queries.variables], directory)
+
+
+def export_hybrid(model: HybridModel, directory: Path) -> None:
+    """Write ``model`` as a SavedModel (serving_default, strings in, SKUs and scores out) into ``directory``."""
+    import tensorflow as tf
+
+    weights = model.lstm.weights
+    queries, index = _Queries(weights), _Index(model.index, len(model.vocabulary))
+    columns = np.vstack([weights.item_vectors.T, weights.item_bias, model.priors.T])
+    columns = _constant(columns, "vectors_bias_and_priors")
+    units = _constant(model.unit_vectors, "unit_vectors")
+    log_counts, trust_in = _constant(model.log_counts, "log_counts"), _constant(model.weights, "weights")
+
+    def scores(rows, ages):
+        recent = _recent(rows, ages)
+        trust = tf.matmul(_context(recent, log_counts), trust_in)
+        part = {name: trust[:, place] for place, name in enumerate(PARTS)}
+        short = recent[:, : model.lstm.longest]
+        fade = tf.pow(NEAR_DECAY, tf.cast(tf.range(tf.shape(short)[1]), tf.float32)) * tf.cast(short >= 0, tf.float32)
+        near = tf.einsum("bt,btd->bd", fade, tf.gather(units, tf.maximum(short, 0)))
+        lstm = part["lstm"][:, None]
+        query = lstm * queries(short) + part["near"][:, None] * near
+        plain = tf.matmul(tf.concat([query, lstm, *(part[name][:, None] for name in PRIORS)], axis=1), columns)
+        cells, values = _seen(recent, part, len(model.vocabulary))
+        found = [index.weighted(recent, part), (cells, values)]
+        cells, values = (tf.concat(each, axis=0) for each in zip(*found, strict=True))
+        return plain + tf.reshape(tf.math.unsorted_segment_sum(values, cells, tf.size(plain)), tf.shape(plain))
+
+    variables = [columns, units, log_counts, trust_in, *queries.variables, *index.variables]
+    export_recommender(model.vocabulary, scores, variables, directory)
+
+
+def load_lstm(directory: Path, longest: int) -> LstmModel:
+    """Return the model that ``export_lstm`` wrote into ``directory``, as it was."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(directory))
+    columns, vectors, *others = (variable.numpy() for variable in loaded.variables_of_scores)
+    vocabulary = ItemVocabulary([name.decode() for name in loaded.names.numpy()[:-1]], loaded.counts.numpy())
+    return LstmModel(vocabulary, LstmWeights(vectors, columns[-1], *others), longest)
+
+
+def _constant(array: np.ndarray, name: str):
+    import tensorflow as tf
+
+    return tf.Variable(array, trainable=False, name=name)
+
+
+def _recent(rows, ages):
+    """Return rows int32 (B, T), the last item first, -1 on the right, from items at their places with their ages."""
+    import tensorflow as tf
+
+    behind = tf.where(ages >= 0, ages, tf.shape(ages)[1])
+    recent = tf.gather(rows, tf.argsort(behind, axis=1, stable=True), batch_dims=1)
+    return recent[:, : tf.maximum(1, tf.reduce_max(tf.concat([tf.reshape(ages, [-1]), [0]], axis=0)) + 1)]
+
+
+def _context(recent, log_counts):
+    import tensorflow as tf
+
+    seen = tf.cast(tf.math.count_nonzero(recent >= 0, axis=1), tf.float32)
+    last = tf.gather(log_counts, tf.maximum(recent[:, 0], 0))
+    return tf.stack([tf.ones_like(seen), 1 / tf.maximum(seen, 1), last], axis=1)
+
+
+def _first_places(recent):
+    import tensorflow as tf
+
+    earlier = tf.linalg.band_part(tf.ones([tf.shape(recent)[1]] * 2), -1, 0) - tf.eye(tf.shape(recent)[1])
+    same = (recent[:, :, None] == recent[:, None, :]) & (earlier > 0)
+    return (recent >= 0) & ~tf.reduce_any(same, axis=2)
+
+
+def _seen(recent, part, width: int):
+    """Return flat cells of (B, V) and what the places where products were seen add to them."""
+    import tensorflow as tf
+
+    first = _first_places(recent)
+    by_age = tf.stack([part[name] for name in SEEN[:4]], axis=1)
+    where = tf.where(first)
+    owners, ages = where[:, 0], where[:, 1]
+    rows = tf.gather_nd(recent, where)
+    times = tf.reduce_sum(tf.cast((recent[:, :, None] == recent[:, None, :]), tf.float32), axis=2)
+    again = tf.math.log(tf.gather_nd(times, where)) * tf.gather(part[SEEN[4]], owners)
+    values = tf.gather_nd(by_age, tf.stack([owners, tf.minimum(ages, 3)], axis=1)) + again
+    return owners * width + tf.cast(rows, tf.int64), values
+
+
+class _Queries:
+    """``LstmWeights.queries`` as TensorFlow operations on histories (B, T), last item first."""
+
+    def __init__(self, weights: LstmWeights):
+        names = ("item_vectors", "kernel", "recurrent", "bias", "projection", "projection_bias")
+        self.units = len(weights.recurrent)
+        self.variables = [_constant(getattr(weights, name), name) for name in names]
+
+    def __call__(self, recent):
+        import tensorflow as tf
+
+        vectors, kernel, recurrent, bias, projection, projection_bias = self.variables
+        lengths = tf.cast(tf.math.count_nonzero(recent >= 0, axis=1), tf.int32)
+        rows = tf.reverse_sequence(tf.maximum(recent, 0), lengths, seq_axis=1)
+        steps = tf.transpose(tf.tensordot(tf.gather(vectors, rows), kernel, 1) + bias, [1, 0, 2])
+
+        def step(number, state, cell):
+            gates = steps[number] + tf.matmul(state, recurrent)
+            go, keep, new, put = tf.split(gates, 4, axis=1)
+            next_cell = tf.sigmoid(keep) * cell + tf.sigmoid(go) * tf.tanh(new)
+            inside = (number < lengths)[:, None]
+            next_state = tf.sigmoid(put) * tf.tanh(next_cell)
+            return number + 1, tf.where(inside, next_state, state), tf.where(inside, next_cell, cell)
+
+        zeros = tf.zeros([tf.shape(recent)[0], self.units])
+        longest = tf.reduce_max(tf.concat([lengths, [0]], axis=0))
+        _, state, _ = tf.while_loop(lambda number, *_: number < longest, step, (0, zeros, zeros))
+        return tf.matmul(state, projection) + projection_bias
+
+
+class _Index:
+    """``SessionIndex.parts``, weighed: only the cells of (B, V) that a neighbour or a rule names are touched."""
+
+    def __init__(self, index: SessionIndex, width: int):
+        self.config, self.width, self.count = index.config, width, len(index.items)
+        arrays = ("items", "inverse_sizes", "sessions_of", "places", "session_offsets")
+        rules = ("consequents", "rule_weights", "rule_offsets")
+        self.variables = [_constant(_never_empty(getattr(index, name)), name) for name in (*arrays, *rules)]
+
+    def weighted(self, recent, part):
+        """Return flat cells int64 of (B, V) and what neighbours and rules add to them, ``part``: weights (B,)."""
+        import tensorflow as tf
+
+        recent = recent[:, : self.config.longest]
+        cells = tf.shape(recent)[0] * self.width
+        found = []
+        for name, (where, values) in zip(SHARES, self._parts(recent), strict=True):
+            sums = tf.math.unsorted_segment_sum(values, where, cells)
+            totals = tf.reduce_sum(tf.reshape(sums, [-1, self.width]), axis=1)
+            named = tf.where(sums > 0)[:, 0]
+            owners = named // self.width
+            shares = tf.gather(sums, named) / tf.gather(totals, owners)
+            found.append((named, tf.math.log1p(shares / SMALLEST_SHARE) * tf.gather(part[name], owners)))
+        return tuple(tf.concat(each, axis=0) for each in zip(*found, strict=True))
+
+    def _parts(self, recent):
+        """Return flat cells and values of ``beside``, ``behind`` and ``rules``."""
+        import tensorflow as tf
+
+        config = self.config
+        items, inverse_sizes, sessions_of, places, session_offsets, consequents, rule_weights, rule_offsets = (
+            self.variables
+        )
+        owners, ages, flat, asked = _asked(session_offsets, recent, _first_places(recent))
+        keys = tf.gather(owners, asked) * self.count + tf.cast(tf.gather(sessions_of, flat), tf.int64)
+        unique, inverse = tf.unique(keys)
+        number = tf.size(unique)
+        real_ages = tf.cast(tf.gather(ages, asked), tf.float32)
+        similarity = tf.math.unsorted_segment_sum(tf.exp(-real_ages / config.position_decay), inverse, number)
+        nearest = tf.cast(tf.gather(ages, asked), tf.int32) * config.items_per_session + tf.gather(places, flat)
+        nearest = tf.math.unsorted_segment_min(nearest, inverse, number)
+        age, place = nearest // config.items_per_session, nearest % config.items_per_session
+        pair_owners, sessions = unique // self.count, unique % self.count
+        weights = tf.square(similarity) * tf.gather(inverse_sizes, sessions)
+        weights *= tf.exp(-tf.cast(age, tf.float32) / config.match_decay)
+        rows = tf.gather(items, sessions)
+        steps = tf.range(tf.shape(rows)[1])[None, :] - place[:, None]
+        apart = tf.cast(tf.maximum(tf.abs(steps) - 1, 0), tf.float32)
+        way = tf.where(steps > 0, 1.0, config.before) * tf.exp(-apart / config.distance)
+        held = rows >= 0
+        cells = tf.boolean_mask(pair_owners[:, None] * self.width + tf.cast(rows, tf.int64), held)
+        yield cells, tf.boolean_mask(tf.broadcast_to(weights[:, None], tf.shape(rows)), held)
+        yield cells, tf.boolean_mask(weights[:, None] * way, held)
+        owners, ages, flat, asked = _asked(rule_offsets, recent, recent >= 0)
+        fade = tf.pow(config.rules_decay, tf.cast(tf.gather(ages, asked), tf.float32))
+        cells = tf.gather(owners, asked) * self.width + tf.cast(tf.gather(consequents, flat), tf.int64)
+        yield cells, tf.gather(rule_weights, flat) * fade
+
+
+def _asked(offsets, recent, chosen):
+    """Return owner and age int64 of the chosen items, the flat indices of their slices, and whose each index is."""
+    import tensorflow as tf
+
+    where = tf.where(chosen)
+    rows = tf.gather_nd(recent, where)
+    slices = tf.ragged.range(tf.gather(offsets, rows), tf.gather(offsets, rows + 1))
+    return where[:, 0], where[:, 1], slices.values, slices.value_rowids()
+
+
+def _never_empty(array: np.ndarray) -> np.ndarray:
+    """A shop without rules still needs something to gather nothing from."""
+    return array if array.size else np.zeros((1, *array.shape[1:]), array.dtype)

@@ -1,0 +1,171 @@
+"""Training a network on sequences of items: batches of like lengths, the loop over epochs, resuming after a kill.
+
+What belongs here: from encoded sequences to a trained network. What does not: the network (``lstm_network.py``,
+``prodb_network.py``), its configuration and what it is for (``lstm_recommender.py``, ``prodb_recommender.py``).
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigger_boat.ml.item_sequences import UNKNOWN_ROW, ItemSequences
+
+OnEpoch = Callable[[dict[str, float], int], None]
+"""Called with the numbers of an epoch and its number."""
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray]
+"""Inputs of the network, and the mask (B, T) of what counts."""
+
+POOL_BATCHES = 50
+"""Sequences are shuffled, then sorted by length within pools of so many batches: little padding, much chance."""
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """Mean training loss in nats after an epoch, and the validation score (higher is better; NaN without one)."""
+
+    epoch: int
+    loss: float
+    score: float
+
+
+def windows(encoded: ItemSequences, longest: int) -> list[np.ndarray]:
+    """Return rows of known items, in time order, cut into pieces of at most ``longest``; single items are left out.
+
+    A piece begins with the item that ends the one before, so that no step is lost.
+    """
+    pieces = []
+    known = encoded.whole()
+    for start, end in zip(known.starts.tolist(), known.ends.tolist(), strict=True):
+        for first in range(start, end - 1, longest - 1):
+            pieces.append(known.rows[first : min(first + longest, end)])
+    return pieces
+
+
+def pooled_batches(pieces: list[np.ndarray], size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield matrices int32 (B, T) of every piece once, -1 on the right; batches of like lengths, in random order."""
+    order = generator.permutation(len(pieces))
+    lengths = np.array([len(piece) for piece in pieces])
+    for first in range(0, len(order), size * POOL_BATCHES):
+        pool = order[first : first + size * POOL_BATCHES]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches = [pool[start : start + size] for start in range(0, len(pool), size)]
+        for place in generator.permutation(len(batches)):
+            chosen = batches[place]
+            matrix = np.full((len(chosen), lengths[chosen].max()), UNKNOWN_ROW, dtype=np.int32)
+            for row, piece in enumerate(chosen):
+                matrix[row, : lengths[piece]] = pieces[piece]
+            yield matrix
+
+
+def train(
+    network,
+    epoch_batches: Callable[[int], Iterable[Batch]],
+    steps: int,
+    config,
+    epochs: int,
+    judge: Callable[[Any], float] | None = None,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
+) -> list[EpochLog]:
+    """Train ``network`` in place; return one log per epoch. ``epoch_batches``: the epoch's number to its ``steps``
+    batches.
+
+    With ``judge`` (network to a validation score) training stops ``config.patience`` epochs behind the best one, whose
+    weights are put back. With ``checkpoint`` (a file) an interrupted training goes on from its last epoch, with the
+    same result; it is written atomically and removed at the end.
+    """
+    import keras
+
+    from bigger_boat.ml.lstm_network import mean_loss
+
+    optimizer = keras.optimizers.Adam(config.learning_rate, clipnorm=5.0)
+    network.compile(optimizer=optimizer, loss=mean_loss)
+    optimizer.build(network.trainable_variables)
+    best, history = _restore(network, checkpoint)
+    for epoch in range(len(history) + 1, epochs + 1):
+        if judge and history and epoch - best_epoch(history) > config.patience:
+            break
+        fitted = network.fit(_keras_data(epoch_batches, epoch, steps), shuffle=False, verbose=0)
+        score = judge(network) if judge else float("nan")
+        history.append(EpochLog(epoch, float(fitted.history["loss"][-1]), score))
+        if judge and best_epoch(history) == epoch:
+            best = _values(network.variables)
+        if checkpoint:
+            _save(network, best, history, checkpoint)
+        if on_epoch:
+            on_epoch({"loss": history[-1].loss, "validation_mrr": score}, epoch)
+    if judge and best:
+        _assign(network.variables, best)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
+    return history
+
+
+def best_epoch(history: list[EpochLog]) -> int:
+    """Return the epoch of the highest validation score, the first of equals."""
+    return max(history, key=lambda log: (log.score, -log.epoch)).epoch
+
+
+def _keras_data(epoch_batches: Callable[[int], Iterable[Batch]], epoch: int, steps: int):
+    """One epoch for ``fit``; under TensorFlow with open shapes, so that the step is traced once."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return epoch_batches(epoch)
+    import tensorflow as tf
+
+    first_inputs, first_mask = next(iter(epoch_batches(epoch)))
+    signature = (
+        {name: _open(array) for name, array in first_inputs.items()},
+        tf.TensorSpec((None,) * first_mask.ndim, tf.float32),
+    )
+    data = tf.data.Dataset.from_generator(lambda: epoch_batches(epoch), output_signature=signature)
+    return data.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+
+def _open(array: np.ndarray):
+    import tensorflow as tf
+
+    return tf.TensorSpec((None,) * array.ndim, tf.as_dtype(array.dtype))
+
+
+def _values(variables) -> list[np.ndarray]:
+    return [np.array(variable.value) for variable in variables]
+
+
+def _assign(variables, values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _save(network, best: list[np.ndarray] | None, history: list[EpochLog], path: Path) -> None:
+    """Write weights, random states, optimizer, best weights and history to a sibling, then rename."""
+    groups = {"now": _values(network.variables), "optimizer": _values(network.optimizer.variables), "best": best or []}
+    arrays = {f"{group}_{index}": value for group, values in groups.items() for index, value in enumerate(values)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        np.savez(file, history=np.array([astuple(log) for log in history]), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+def _restore(network, path: Path | None) -> tuple[list[np.ndarray] | None, list[EpochLog]]:
+    """Put a checkpoint's state into ``network``; return its best weights and history (nothing without one)."""
+    if path is None or not path.exists():
+        return None, []
+    with np.load(path, allow_pickle=False) as stored:
+        groups = {
+            group: [stored[f"{group}_{index}"] for index in range(sum(name.startswith(f"{group}_") for name in stored))]
+            for group in ("now", "optimizer", "best")
+        }
+        history = [EpochLog(int(epoch), float(loss), float(score)) for epoch, loss, score in stored["history"]]
+    _assign(network.variables, groups["now"])
+    _assign(network.optimizer.variables, groups["optimizer"])
+    return groups["best"] or None, history

@@ -1,0 +1,39 @@
+"""The conditional logit: weights that made the choices are found again, and useless parts get none."""
+
+import numpy as np
+import pytest
+
+from bigger_boat.ml.blend import Choices, fit_blend
+
+
+def choices(weights, count=4_000, candidates=6, seed=0):
+    """Choices drawn from the model itself; ``weights`` (C, F)."""
+    generator = np.random.default_rng(seed)
+    context = np.column_stack([np.ones(count), generator.normal(size=(count, len(weights) - 1))])
+    parts = generator.normal(size=(count, candidates, weights.shape[1]))
+    scores = np.einsum("nkf,nf->nk", parts, context @ weights) + generator.gumbel(size=(count, candidates))
+    starts = np.arange(count) * candidates
+    flat = parts.reshape(-1, weights.shape[1]).astype(np.float32)
+    return Choices(flat, starts, starts + scores.argmax(axis=1), context)
+
+
+def test_the_weights_behind_choices_are_found_again():
+    truth = np.array([[1.0, -0.5, 0.0], [0.4, 0.0, 0.0]])
+    found = fit_blend(choices(truth), penalty=1e-6, free=np.ones((2, 3), dtype=bool))
+    assert found == pytest.approx(truth, abs=0.08)
+
+
+def test_a_part_that_is_left_out_keeps_weight_zero():
+    truth = np.array([[1.0, -0.5]])
+    found = fit_blend(choices(truth), penalty=1e-6, free=np.array([[True, False]]))
+    assert found[0, 1] == 0
+    assert found[0, 0] > 0.5
+
+
+def test_the_penalty_holds_weights_near_zero_whatever_their_scale():
+    one = choices(np.array([[1.0, 0.0]]))
+    larger = Choices(one.parts * [1000, 1], one.starts, one.chosen, one.context)
+    free = np.ones((1, 2), dtype=bool)
+    weak, strong = fit_blend(one, 1e-6, free)[0, 0], fit_blend(one, 1.0, free)[0, 0]
+    assert 0 < strong < weak / 3
+    assert fit_blend(larger, 1.0, free)[0, 0] * 1000 == pytest.approx(strong, rel=1e-3)

@@ -1,0 +1,122 @@
+"""The next-item LSTM: its arithmetic beside Keras', what it learns, what it says of new products, resuming."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bigger_boat.errors import TrainingError
+from bigger_boat.ml.baselines import Popularity
+from bigger_boat.ml.catalogue import Catalogue, Products
+from bigger_boat.ml.lstm_network import build_network
+from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights, Sampler, fit_lstm, in_time_order
+from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
+from bigger_boat.ml.recommender_evaluation import evaluate
+
+CONFIG = LstmConfig(units=16, batch_size=64, epochs=8, learning_rate=2e-2, patience=3, dropout=0.1)
+PLACES = 24
+
+
+def shop(sessions, seed):
+    """Shoppers walk around a ring, onward after an even product and two steps on after an odd one."""
+    generator = np.random.default_rng(seed)
+    result = []
+    for _ in range(sessions):
+        place, items = int(generator.integers(PLACES)), []
+        for _ in range(generator.integers(2, 7)):
+            items.append(f"p{place:02d}")
+            place = (place + (1 if place % 2 == 0 else 2)) % PLACES
+        result.append(items)
+    return result
+
+
+CATALOGUE = Products(
+    {f"p{place:02d}": {"category": f"c{place // 4}", "price_bucket": place % 4} for place in range(PLACES)}
+    | {"new": {"category": "c1", "price_bucket": 2}, "bare": {"category": None, "price_bucket": None}}
+)
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    return train_prod2vec(shop(400, 0), Prod2VecConfig(dim=8, window=2, epochs=3))
+
+
+@pytest.fixture(scope="module")
+def fitted(embeddings):
+    return fit_lstm(shop(400, 0), embeddings, CONFIG, validation=shop(100, 1), products=CATALOGUE)
+
+
+def test_it_learns_what_follows(fitted):
+    test = shop(150, 2)
+    own = evaluate(fitted.model, test)
+    assert own.mrr_above(evaluate(Popularity.fit(shop(400, 0)), test)).low > 0.2
+    assert fitted.epochs == max(fitted.history, key=lambda log: log.score).epoch
+    assert fitted.history[-1].loss < fitted.history[0].loss
+
+
+def test_a_product_of_no_session_gets_a_vector_from_its_category(fitted):
+    vocabulary, vectors = fitted.model.vocabulary, fitted.model.weights.item_vectors
+    assert vocabulary.skus[-1] == "new"
+    assert "bare" not in vocabulary.rows
+    assert vocabulary.counts[-1] == 0
+    assert np.abs(vectors[-1]).max() > 0
+    skus, _ = fitted.model.rank([["p05", "new"]], k=PLACES + 1)
+    assert set(skus[0]) == {*vocabulary.skus}
+
+
+def test_the_arrays_score_as_the_network_does(embeddings):
+    from keras import ops
+
+    vocabulary = CATALOGUE.with_new(embeddings.vocabulary)
+    start = np.random.default_rng(0).normal(size=(len(vocabulary), 8)).astype(np.float32)
+    network = build_network(start, vocabulary.counts, CATALOGUE.of(vocabulary), CONFIG)
+    model = LstmModel(vocabulary, LstmWeights.of(network, len(vocabulary)), longest=5)
+    recent = np.array([[3, 1, 4, -1, -1, -1], [2, -1, -1, -1, -1, -1], [5, 6, 7, 8, 9, 10]], dtype=np.int32)
+    rows, lengths = in_time_order(recent[:, :5])
+    assert rows.tolist() == [[4, 1, 3, -1, -1], [2, -1, -1, -1, -1], [9, 8, 7, 6, 5]]
+    queries = ops.convert_to_numpy(network.queries(rows))[np.arange(3), lengths - 1]
+    vectors = ops.convert_to_numpy(network.item_vectors(np.arange(len(vocabulary))))
+    expected = queries @ vectors.T + ops.convert_to_numpy(network.bias.value)
+    assert model.scores(recent) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_sampled_loss_estimates_the_full_one(embeddings):
+    """With every product sampled many times, log-q makes the sampled softmax the full one."""
+    counts, inputs = embeddings.counts, {"rows": np.array([[0, 3, 5], [7, 2, -1]], dtype=np.int32)}
+    inputs["targets"] = np.array([[3, 5, 1], [2, 9, -1]], dtype=np.int32)
+    nothing = Catalogue.unknown(len(counts))
+    full = np.asarray(build_network(embeddings.unit_vectors, counts, nothing, CONFIG)(inputs))
+    few = replace(CONFIG, full_softmax_up_to=0, samples=40_000)
+    drawn = Sampler(counts, few.samples, few.sample_power).draw(np.random.default_rng(0))
+    sampled = np.asarray(build_network(embeddings.unit_vectors, counts, nothing, few)({**inputs, **drawn}))
+    assert full[1, 2] == sampled[1, 2] == 0
+    assert sampled == pytest.approx(full, abs=0.05)
+
+
+def test_an_interrupted_training_ends_as_an_undisturbed_one(embeddings, tmp_path):
+    config = replace(CONFIG, epochs=3, full_softmax_up_to=0, samples=10)
+    sessions, path = shop(150, 0), tmp_path / "lstm.npz"
+
+    def stop_after(number):
+        def on_epoch(_numbers, epoch):
+            if epoch == number:
+                raise KeyboardInterrupt
+
+        return on_epoch
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_lstm(sessions, embeddings, config, epochs=3, checkpoint=path, on_epoch=stop_after(2))
+    seen = []
+    resumed = fit_lstm(
+        sessions, embeddings, config, epochs=3, checkpoint=path, on_epoch=lambda _, epoch: seen.append(epoch)
+    )
+    undisturbed = fit_lstm(sessions, embeddings, config, epochs=3)
+    assert seen == [3]
+    assert not path.exists()
+    recent = np.array([[3, 1, -1], [0, -1, -1]], dtype=np.int32)
+    assert resumed.model.scores(recent) == pytest.approx(undisturbed.model.scores(recent), abs=1e-5)
+
+
+def test_sessions_of_one_product_teach_nothing(embeddings):
+    with pytest.raises(TrainingError, match="two products"):
+        fit_lstm([["p01"], ["p02"]], embeddings, CONFIG, epochs=1)
