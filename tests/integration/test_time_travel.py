@@ -1,0 +1,208 @@
+"""``bigger-boat run --as-of``: what a day's end had is made again, apart, whatever was corrected since; ``forget``."""
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+from forked_cli import ForkedCli
+from whole_shop import Shop, environment, make_source
+
+from bigger_boat.data.dataset_manifest import read_manifest
+from bigger_boat.data.landing import land
+from bigger_boat.data.landing_index import files_for
+
+DATASETS = "+recommendation_dataset or +intent_dataset"
+LANDED, CORRECTED = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 5, tzinfo=UTC)
+BETWEEN = "2026-11-03"
+DAY = date(2026, 10, 25)
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory) -> Iterator[ForkedCli]:
+    cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
+    yield cli
+    cli.close()
+
+
+@pytest.fixture(scope="module")
+def corrected(forked, tmp_path_factory) -> Path:
+    """A small shop with its data sets; then a day was corrected, its tables not made again."""
+    folder = tmp_path_factory.mktemp("corrected")
+    root = folder / "data"
+    source = make_source(folder / "source", sessions=900, days=5, products=60)
+    land(source, root / "landing", now=LANDED)
+    code, said = forked.run(root, "run", "--select", DATASETS)
+    assert code == 0, said
+    correct(root, folder / "correction")
+    return root
+
+
+def correct(root: Path, folder: Path) -> None:
+    """Land a day's browsing again on 2026-11-05, without every third session."""
+    [file] = files_for(root / "landing", "browsing", DAY)
+    rows = pl.read_parquet(file).filter(pl.col("session_id_hash").hash(seed=0) % 3 > 0)
+    folder.mkdir()
+    rows.drop("event_id", "request_id").write_csv(folder / "browsing_train.csv")
+    land(folder, root / "landing", replace=(DAY, DAY), now=CORRECTED)
+
+
+def manifest(root: Path, name: str):
+    address = json.loads((root / "addresses" / f"{name}.json").read_text())["address"]
+    return read_manifest(root / address)
+
+
+def test_data_sets_are_those_of_that_day(corrected, forked):
+    code, said = forked.run(corrected, "run", "--as-of", BETWEEN, "--select", DATASETS)
+    assert code == 0, said
+    past = corrected / "as-of" / BETWEEN
+    assert f"As of the end of {BETWEEN} (UTC), in {past}; nothing is published." in said
+    for name in ("intent_dataset", "recommendation_dataset"):
+        now, then = manifest(corrected, name), manifest(past, name)
+        assert then.data_version == now.data_version
+        assert (then.days, then.inputs, then.rows) == (now.days, now.inputs, now.rows)
+    assert not (past / "endpoints").exists()
+    assert all((past / "landing" / table).is_symlink() for table in ("browsing", "search", "catalog"))
+    code, said = forked.run(corrected, "run", "--as-of", BETWEEN, "--select", DATASETS)
+    assert code == 0
+    assert "Everything selected is up to date" in said
+
+
+@pytest.fixture(scope="module")
+def past(corrected, forked) -> Path:
+    """The data folder of the state as of the correction."""
+    code, said = forked.run(corrected, "run", "--as-of", "2026-11-05", "--select", DATASETS)
+    assert code == 0, said
+    return corrected / "as-of" / "2026-11-05"
+
+
+def test_a_later_day_has_the_correction_and_the_present_is_untouched(corrected, past):
+    was, then = manifest(corrected, "recommendation_dataset"), manifest(past, "recommendation_dataset")
+    assert {name.split("/")[1] for name in was.inputs if was.inputs[name] != then.inputs[name]} == {
+        *("2026-10-24", "2026-10-25", "2026-10-26")
+    }
+    assert sum(then.rows.values()) < sum(was.rows.values())
+
+
+@pytest.mark.parametrize(
+    ("day", "arguments", "code", "told"),
+    [
+        ("2999-01-01", (), 2, "2999-01-01 is not over yet (UTC)."),
+        ("2026-10-31", (), 1, "Nothing had landed by the end of 2026-10-31."),
+        (BETWEEN, ("--select", "recommendation_endpoint"), 2, "A past state is never published."),
+    ],
+)
+def test_what_cannot_be_made(corrected, forked, day, arguments, code, told):
+    ended, said = forked.run(corrected, "run", "--as-of", day, *arguments)
+    assert ended == code, said
+    assert told in said
+    assert "What to do: " in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def copied(corrected, past, tmp_path) -> tuple[Path, str]:
+    """A copy to change, and a session of it that is in both data sets and in its past."""
+    root = Path(shutil.copytree(corrected, tmp_path / "data", symlinks=True))
+    session = min(dataset_sessions(past, "intent_dataset") & dataset_sessions(past, "recommendation_dataset"))
+    return root, session
+
+
+def dataset_sessions(root: Path, name: str) -> set[str]:
+    address = json.loads((root / "addresses" / f"{name}.json").read_text())["address"]
+    return {session for file in (root / address).glob("*.parquet") for session in ids_in(file, "session_id")}
+
+
+def ids_in(file: Path, column: str) -> list[str]:
+    frame = pl.read_parquet(file)
+    return frame[column].to_list() if column in frame.columns else []
+
+
+def assert_forgotten(root: Path, session: str, past: Path) -> None:
+    """The session is nowhere that it should not be; the other sessions are those of the undisturbed past."""
+    for file in [*root.glob("landing/**/*.parquet"), *root.glob("datasets/**/*.parquet")]:
+        assert session not in ids_in(file, "session_id_hash") + ids_in(file, "session_id"), file
+    for folder in ("landing", "datasets", "dbt", "addresses"):
+        assert not [p for p in (root / folder).rglob("*") if p.is_file() and session.encode() in p.read_bytes()]
+    assert session.encode() not in (root / "warehouse.duckdb").read_bytes()
+    assert not [*root.glob("as-of/*")]
+    assert not (root / "forgetting.json").exists()
+    with duckdb.connect(str(root / "warehouse.duckdb"), read_only=True) as connection:
+        left = connection.execute("select count(*) from stg_browsing where session_id = ?", [session]).fetchone()[0]
+        rows = connection.execute("select * exclude (event_id, request_id) from stg_browsing").pl()
+    assert left == 0
+    with duckdb.connect(str(past / "warehouse.duckdb"), read_only=True) as connection:
+        before = connection.execute("select * exclude (event_id, request_id) from stg_browsing").pl()
+    columns = before.columns
+    assert rows.sort(columns).equals(before.filter(pl.col("session_id") != session).sort(columns))
+    for name in ("intent_dataset", "recommendation_dataset"):
+        assert dataset_sessions(root, name) == dataset_sessions(past, name) - {session}
+        assert len([*root.glob(f"datasets/{name}/*")]) == 1
+
+
+def test_forget_leaves_no_trace_and_names_what_was_trained(copied, past, forked):
+    root, session = copied
+    version = json.loads((root / "addresses" / "intent_dataset.json").read_text())["address"].split("/")[-1]
+    for name, dataset in (("with_it", version), ("without", "20250101T000000-00000000")):
+        bundle = root / "bundles" / "intent_model" / name / "bundle" / "bundle.json"
+        bundle.parent.mkdir(parents=True)
+        bundle.write_text(json.dumps({"info": {"data_versions": {"intent_dataset": dataset}}}))
+    code, said = forked.run(root, "forget", session, "nobody")
+    assert code == 0, said
+    assert "nobody is in no file, table or data set: unknown, or forgotten already." in said
+    assert f"{session}: " in said
+    assert "trained on data with these sessions: bundles/intent_model/with_it/bundle" in said
+    assert "without/bundle" not in said
+    assert_forgotten(root, session, past)
+
+    code, said = forked.run(root, "forget", session)
+    assert code == 1
+    assert "None of these sessions is here." in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_forget_killed_at_a_random_moment_is_finished_by_the_same_command(copied, past, forked, seed):
+    root, session = copied
+    chance = random.Random(seed)
+    for trace in ("rows landed", "left the landing zone", "✓ sessions")[seed:]:
+        killed = forked.start(root, "forget", session).kill_after(lambda run, t=trace: t in run.said, 2, chance)
+        if killed and (root / "forgetting.json").exists():
+            break
+    code, said = forked.run(root, "forget", session)
+    assert code == 0 or "None of these sessions is here." in said, said
+    assert_forgotten(root, session, past)
+
+
+@pytest.mark.slow
+def test_models_and_champions_are_those_of_that_day(snapshot, forked, tmp_path):
+    root = Path(shutil.copytree(snapshot, tmp_path / "shop"))
+    correct(root, tmp_path / "correction")
+    code, said = forked.run(root, "run", "--as-of", BETWEEN, "--select", "+intent_champion,+recommendation_champion")
+    assert code == 0, said
+    now, then = Shop(root), Shop(root / "as-of" / BETWEEN)
+    for asset in ("intent_model", "knn_recommender", "intent_champion", "recommendation_champion"):
+        ours, theirs = (json.loads((shop.folder(asset) / "golden.json").read_text()) for shop in (then, now))
+        assert [entry["request"] for entry in ours] == [entry["request"] for entry in theirs]
+        assert np.allclose(scores(ours), scores(theirs), rtol=0, atol=1e-3)
+    assert {version(then, name) for name in DATASETS.replace("+", "").split(" or ")} == {
+        version(now, name) for name in DATASETS.replace("+", "").split(" or ")
+    }
+    now.instance.dispose()
+    then.instance.dispose()
+
+
+def version(shop: Shop, dataset: str) -> str:
+    return read_manifest(shop.folder(dataset)).data_version
+
+
+def scores(golden: list[dict]) -> list[float]:
+    """Every score and probability, in order."""
+    answers = [answer for entry in golden for answer in entry["predictions"]]
+    return [score for answer in answers for score in answer.get("scores", [answer.get("purchase_probability", 0.0)])]
