@@ -1,4 +1,6 @@
-"""Measure the recommenders on both simulated shops and write the tables of docs/recommenders.md: python docs/recommender_tables.py
+"""Measure the recommenders on both simulated shops and write the tables of docs/recommenders.md.
+
+    python docs/recommender_tables.py
 
 Takes about ten minutes of CPU per shop. --shop measures one of them and keeps the other's table. The same machine and
 seed give the same figures, except CPU seconds.
@@ -98,7 +100,8 @@ def interval(row: dict, name: str, sign: str = "") -> str:
 
 def write(shop: str, text: str) -> None:
     """Put a table between its markers in the page."""
-    page, start, end = PAGE.read_text(), f"<!-- {shop}: written by docs/recommender_tables.py -->", f"<!-- end of {shop} -->"
+    page, end = PAGE.read_text(), f"<!-- end of {shop} -->"
+    start = f"<!-- {shop}: written by docs/recommender_tables.py -->"
     before, rest = page.split(start, 1)
     PAGE.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}")
 
