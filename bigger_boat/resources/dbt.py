@@ -141,7 +141,9 @@ class InProcessInvocation(DbtCliInvocation):
             return None
         failed = [result for result in self.results if str(result.status) in FAILED]
         if not failed:
-            return dg.Failure(f"dbt could not start: {self._result.exception}", allow_retries=False)
+            failure = dg.Failure(f"dbt could not start: {self._result.exception}", allow_retries=False)
+            failure.__cause__ = self._result.exception  # nobody expected it: the run's page shows where it came from
+            return failure
         only_tests = all(result.node.unique_id.startswith(("test.", "unit_test.")) for result in failed)
         return dg.Failure(
             "\n\n".join(self._describe(result) for result in failed),

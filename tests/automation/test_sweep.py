@@ -93,6 +93,7 @@ def test_no_more_run_side_by_side_than_allowed():
     assert done == [("a", True), ("b", True), ("c", False), ("d", True)]
 
 
+@pytest.mark.slow
 def test_configurations_are_partitions_run_one_by_one_and_compared(shop):
     assert sweep.missing(shop.instance, "quick") == list(sweeps.INTENT_CONFIGURATIONS)
     for name in (FIRST, SECOND):

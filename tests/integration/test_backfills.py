@@ -134,6 +134,7 @@ def assert_stopped(code: int, said: str, sentence: str) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_backfill_killed_at_half_goes_on_and_ends_with_the_same_tables(made, root, forked):
     """The tables hold a wrong day when it starts, so that it has something to heal."""
     with duckdb.connect(str(root / "warehouse.duckdb")) as connection:

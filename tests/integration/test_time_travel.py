@@ -24,6 +24,9 @@ BETWEEN = "2026-11-03"
 DAY = date(2026, 10, 25)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def forked(tmp_path_factory) -> Iterator[ForkedCli]:
     cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
@@ -166,7 +169,6 @@ def test_forget_leaves_no_trace_and_names_what_was_trained(copied, past, forked)
     assert "None of these sessions is here." in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_forget_killed_at_a_random_moment_is_finished_by_the_same_command(copied, past, forked, seed):
     root, session = copied
@@ -180,7 +182,6 @@ def test_forget_killed_at_a_random_moment_is_finished_by_the_same_command(copied
     assert_forgotten(root, session, past)
 
 
-@pytest.mark.slow
 def test_models_and_champions_are_those_of_that_day(snapshot, forked, tmp_path):
     root = Path(shutil.copytree(snapshot, tmp_path / "shop"))
     correct(root, tmp_path / "correction")
