@@ -17,7 +17,7 @@ from tiny_models import Server, rank_offline, serve_tiny_models
 from bigger_boat.ml.golden import compare_golden
 from bigger_boat.serving import client
 
-SPOILT, AT_LEAST = 19_000, 20_000
+SPOILT, AT_LEAST = 20_500, 20_000
 CHECKS = "not_a_server_error,status_code_conformance,response_schema_conformance,content_type_conformance"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -69,7 +69,7 @@ def test_any_json_is_answered(fuzzed, payload, name):
 
 
 def test_twenty_thousand_requests(fuzzed):
-    """The last of this file: with what came before, the server has answered at least 20,000 requests."""
+    """The server has answered at least 20,000 requests, by its own count, and has not grown by them."""
     process = psutil.Process(fuzzed.process.pid)
     fuzzing = Fuzzing(fuzzed.port)
     asyncio.run(fuzzing.run(2_000, seed=1))
@@ -82,7 +82,8 @@ def test_twenty_thousand_requests(fuzzed):
     assert answered(fuzzed) + fuzzing.statuses[400] >= AT_LEAST
     assert process.memory_info().rss <= 1.1 * memory
     assert process.num_threads() <= threads + 16
-    assert process.num_fds() - len(process.net_connections("tcp")) <= files
+    # both counts are taken while connections close; a leak in one of a thousand requests would be 18
+    assert process.num_fds() - len(process.net_connections("tcp")) <= files + 8
     assert still_right(fuzzed)
     server_faults = [line for line in fuzzed.log_lines() if line["level"] == "error" or line.get("status") == 500]
     assert server_faults == []
