@@ -93,7 +93,7 @@ def recommendation_champion(
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
-        task = RecommendationTask(folder)
+        task = RecommendationTask(folder, storage.checkpoints, training.judged_sessions)
         yield from _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training, tracking)
 
 
@@ -144,7 +144,7 @@ def _champion(
         storage.address(bundle.directory),
         data_version=dg.DataVersion(bundle.version),
         metadata={
-            SUMMARY: f"{candidate.kind}, fitted on {info['refit']['count']} days",
+            SUMMARY: f"{bundle.kind}, fitted on {info['refit']['count']} days",
             SIZE: training.size,
             "version": bundle.version,
             "candidate": candidate.version,

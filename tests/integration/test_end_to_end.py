@@ -11,6 +11,9 @@ import pytest
 from bigger_boat.data.split_files import read_split
 from bigger_boat.ml.bundle import read_bundle
 from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
+from bigger_boat.ml.recommendation_task import RecommendationTask
+from bigger_boat.ml.recommender_export import SavedModelRanker
+from bigger_boat.ml.recommender_kinds import KINDS
 from bigger_boat.serving import client
 
 SPLITS = ("train", "validation", "test")
@@ -19,7 +22,7 @@ INTENT = "start,view,detail,add,view,end"
 
 def test_a_run_says_what_it_made(snapshot):
     said = (snapshot / "said.txt").read_text()
-    assert "8 tables by day (2026-10-01 to 2026-10-28), 15 other assets to make." in said
+    assert "8 tables by day (2026-10-01 to 2026-10-28), 17 other assets to make." in said
     for made in ("sessions                     28 days  27,000 rows", "knn_recommender", "prediction_api"):
         assert f"✓ {made}" in said
     assert "Traceback" not in said
@@ -32,7 +35,7 @@ def test_every_training_is_recorded_with_its_bundle(snapshot, monkeypatch):
     client = MlflowClient(f"sqlite:///{snapshot}/mlflow/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("bigger-boat").experiment_id])
     by_asset = {run.info.run_name: run for run in runs}
-    models = {"intent_model", "knn_recommender", "intent_champion", "recommendation_champion"}
+    models = {"intent_model", "hybrid_recommender", "intent_champion", "recommendation_champion"}
     assert by_asset.keys() >= {*models, "product_embeddings"}
     assert {run.info.status for run in runs} == {"FINISHED"}
     for name in models:
@@ -61,24 +64,43 @@ def test_intent_answers_as_the_contract_says(live):
 
 
 def test_recommendations_stand_in_the_order_of_scores_computed_apart(live):
-    """Prod2Vec and the formula of ``knn_recommender.py`` from the data set's files: no graph, no server, no ranker."""
+    """The chosen configuration fitted again from the data set's files in this process: no graph, no server."""
     folder, info = live.folder("recommendation_dataset"), read_bundle(live.folder("recommendation_champion")).info
+    model = RecommendationTask(folder).refit(info["configuration"], info["chosen"])
     sessions = [items for split in SPLITS for items in read_split(folder, split, ["items"])["items"].to_list()]
-    scores_of = offline_scores(sessions, info["configuration"]["prod2vec"], info["chosen"])
     asked = [items for items in sessions if len(items) >= 3][-30:]
-    body = {"sessions": asked, "k": 20}
-    answer = client.post_invocations(live.url, "recommendation", body)
+    answer = client.post_invocations(live.url, "recommendation", {"sessions": asked, "k": 20})
     assert answer["version"] == live.current("recommendation")
+    scores_of = scores_by_sku(model)
     for items, prediction in zip(asked, answer["predictions"], strict=True):
-        skus, scores = scores_of(items)
         assert not prediction["fallback"]
         assert not prediction["unknown_skus"]
-        assert_same_ranking(dict(zip(skus, scores, strict=True)), prediction["skus"], prediction["scores"])
+        assert_same_ranking(scores_of(items), prediction["skus"], prediction["scores"])
     first, second = asked[0][:2]
     short = client.ask(live.url, f"/predict?session={quote(first)},{quote(second)}")
     assert set(short) == {"prediction", "model", "version", "time", "fallback", "unknown_skus"}
-    skus, scores = scores_of([first, second])
-    assert_same_ranking(dict(zip(skus, scores, strict=True)), short["prediction"])
+    assert_same_ranking(scores_of([first, second]), short["prediction"])
+
+
+def scores_by_sku(model):
+    """Return a function from items to the score of every product."""
+
+    def scores_of(items):
+        recent = model.vocabulary.encode([items]).whole().recent_first(np.array([0]))
+        return dict(zip(model.vocabulary.skus, model.scores(recent)[0].astype(np.float64), strict=True))
+
+    return scores_of
+
+
+def test_the_knn_is_prod2vec_and_its_formula(live):
+    """The formula of ``knn_recommender.py`` on vectors trained apart, against the candidate's graph."""
+    bundle, folder = read_bundle(live.folder("knn_recommender")), live.folder("recommendation_dataset")
+    sessions = read_split(folder, "train", ["items"])["items"].to_list()
+    scores_of = offline_scores(sessions, bundle.info["configuration"]["prod2vec"], bundle.info["chosen"])
+    asked = [items for items in sessions if len(items) >= 3][-30:]
+    skus, scores = SavedModelRanker(bundle.saved_model).rank(asked)
+    for items, ranked, values in zip(asked, skus, scores, strict=True):
+        assert_same_ranking(dict(zip(*scores_of(items), strict=True)), ranked.tolist(), values.tolist())
 
 
 def offline_scores(sessions, prod2vec, chosen):
@@ -126,8 +148,11 @@ def test_the_recommender_beats_popularity_overall_and_within_the_session(live):
     report = json.loads((live.folder("recommender_leaderboard") / "report.json").read_text())
     for split in ("validation", "test"):
         mrr = {name: row["mrr"] for name, row in report[split].items()}
-        assert mrr["knn"] > mrr["session_popularity"] > mrr["popularity"], (split, mrr)
-        assert report[split]["knn"]["mrr_low"] > report[split]["session_popularity"]["mrr_high"]
+        for kind in KINDS:
+            assert mrr[kind] > mrr["popularity"], (split, mrr)
+        assert mrr["hybrid"] > mrr["session_popularity"] > mrr["popularity"], (split, mrr)
+    assert report["chosen"]["asset"] == f"{read_bundle(live.folder('recommendation_champion')).kind}_recommender"
+    assert {"vsknn", "vstan"} <= set(report["test"])
 
 
 def test_the_lstm_beats_base_rate_and_logistic_regression(live):
