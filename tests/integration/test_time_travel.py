@@ -8,11 +8,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import polars as pl
 import pytest
 from forked_cli import ForkedCli
-from whole_shop import Shop, environment, make_source
+from whole_shop import environment, make_source
 
 from bigger_boat.data.dataset_manifest import read_manifest
 from bigger_boat.data.landing import land
@@ -180,30 +179,3 @@ def test_forget_killed_at_a_random_moment_is_finished_by_the_same_command(copied
     code, said = forked.run(root, "forget", session)
     assert code == 0 or "None of these sessions is here." in said, said
     assert_forgotten(root, session, past)
-
-
-def test_models_and_champions_are_those_of_that_day(snapshot, forked, tmp_path):
-    root = Path(shutil.copytree(snapshot, tmp_path / "shop"))
-    correct(root, tmp_path / "correction")
-    code, said = forked.run(root, "run", "--as-of", BETWEEN, "--select", "+intent_champion,+recommendation_champion")
-    assert code == 0, said
-    now, then = Shop(root), Shop(root / "as-of" / BETWEEN)
-    for asset in ("intent_model", "knn_recommender", "intent_champion", "recommendation_champion"):
-        ours, theirs = (json.loads((shop.folder(asset) / "golden.json").read_text()) for shop in (then, now))
-        assert [entry["request"] for entry in ours] == [entry["request"] for entry in theirs]
-        assert np.allclose(scores(ours), scores(theirs), rtol=0, atol=1e-3)
-    assert {version(then, name) for name in DATASETS.replace("+", "").split(" or ")} == {
-        version(now, name) for name in DATASETS.replace("+", "").split(" or ")
-    }
-    now.instance.dispose()
-    then.instance.dispose()
-
-
-def version(shop: Shop, dataset: str) -> str:
-    return read_manifest(shop.folder(dataset)).data_version
-
-
-def scores(golden: list[dict]) -> list[float]:
-    """Every score and probability, in order."""
-    answers = [answer for entry in golden for answer in entry["predictions"]]
-    return [score for answer in answers for score in answer.get("scores", [answer.get("purchase_probability", 0.0)])]

@@ -44,4 +44,6 @@ def test_a_hundred_swaps_under_load(tmp_path, start_server):
     assert told["answered"] > 10 * CLIENTS
     assert told["versions"] == sorted(bundle.version for bundle in versions)
     assert memory[SWAPS] <= 1.1 * memory[WARMED_UP], f"{memory[WARMED_UP] >> 20} MiB, then {memory[SWAPS] >> 20} MiB"
-    assert max(files[swap] for swap in range(SWAPS - 10, SWAPS + 1)) <= max(files[swap] for swap in range(10, 21))
+    # a file kept per swap would be 80; the two counts behind each number are taken while connections close
+    last, before = range(SWAPS - 10, SWAPS + 1), range(10, 21)
+    assert max(files[swap] for swap in last) <= max(files[swap] for swap in before) + 4
