@@ -5,8 +5,6 @@ configuration, what calibration, what is reported (``intent_model.py``); the net
 """
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from bigger_boat.data.vocabulary import ACTION_IDS, INTENT_CUTS
+from bigger_boat.ml import checkpoints
 from bigger_boat.ml.intent_features import EncodedSessions, batches, encode_sessions, with_random_gaps
 from bigger_boat.ml.intent_network import LARGEST_FEATURE, ProductTable, build_network, derive
 
@@ -173,7 +172,8 @@ def train_network(
     config = replace(config, batch_size=batch_size_for(len(examples.encoded), config))
     compiled(network, config)
     count = -(-len(examples.encoded) // config.batch_size)
-    best, history = _restore(network, checkpoint)
+    best, records = checkpoints.restore(network, checkpoint)
+    history = [EpochLog(int(epoch), *losses) for epoch, *losses in records]
     for log in history if on_epoch else ():
         on_epoch(log.losses, log.epoch)
     for epoch in range(len(history) + 1, epochs + 1):
@@ -184,15 +184,15 @@ def train_network(
         loss = judge(network) if judge else float("nan")
         history.append(EpochLog(epoch, float(fitted.history["_cross_entropy"][-1]), loss))
         if judge and _best_epoch(history) == epoch:
-            best = _values(network.variables)
+            best = checkpoints.values(network.variables)
         if checkpoint:
-            _save(network, best, history, checkpoint)
+            checkpoints.save(network, best, [astuple(log) for log in history], checkpoint)
         if on_epoch:
             on_epoch(history[-1].losses, epoch)
         if progress:
             progress("intent epochs", epoch, epochs)
     if judge and best:
-        _assign(network.variables, best)
+        checkpoints.assign(network.variables, best)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return history
@@ -316,39 +316,3 @@ def _compiled(network) -> Callable:
         else:
             network.compiled_forward = network.predict_on_batch
     return network.compiled_forward
-
-
-def _values(variables) -> list[np.ndarray]:
-    return [np.asarray(variable.value) for variable in variables]
-
-
-def _assign(variables, values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _save(network, best: list[np.ndarray] | None, history: list[EpochLog], path: Path) -> None:
-    """Write weights, random states, optimizer, best weights and history to a sibling, then rename."""
-    groups = {"now": _values(network.variables), "optimizer": _values(network.optimizer.variables), "best": best or []}
-    arrays = {f"{group}_{index}": value for group, values in groups.items() for index, value in enumerate(values)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        np.savez(file, history=np.array([astuple(log) for log in history]), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
-
-
-def _restore(network, path: Path | None) -> tuple[list[np.ndarray] | None, list[EpochLog]]:
-    """Put a checkpoint's state into ``network``; return its best weights and history (nothing without one)."""
-    if path is None or not path.exists():
-        return None, []
-    with np.load(path, allow_pickle=False) as stored:
-        groups = {
-            group: [stored[f"{group}_{index}"] for index in range(sum(name.startswith(f"{group}_") for name in stored))]
-            for group in ("now", "optimizer", "best")
-        }
-        history = [EpochLog(int(epoch), float(train), float(check)) for epoch, train, check in stored["history"]]
-    _assign(network.variables, groups["now"])
-    _assign(network.optimizer.variables, groups["optimizer"])
-    return groups["best"] or None, history

@@ -1,11 +1,9 @@
 """Training a network on sequences of items: batches of like lengths, the loop over epochs, resuming after a kill.
 
-What belongs here: from encoded sequences to a trained network. What does not: the network (``lstm_network.py``,
-``prodb_network.py``), its configuration and what it is for (``lstm_recommender.py``, ``prodb_recommender.py``).
+What belongs here: from encoded sequences to a trained network. What does not: the network (``lstm_network.py``), its
+configuration and what it is for (``lstm_recommender.py``), what a checkpoint holds (``checkpoints.py``).
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bigger_boat.ml import checkpoints
 from bigger_boat.ml.item_sequences import UNKNOWN_ROW, ItemSequences
 
 OnEpoch = Callable[[dict[str, float], int], None]
@@ -87,7 +86,8 @@ def train(
     optimizer = keras.optimizers.Adam(config.learning_rate, clipnorm=5.0)
     network.compile(optimizer=optimizer, loss=mean_loss)
     optimizer.build(network.trainable_variables)
-    best, history = _restore(network, checkpoint)
+    best, records = checkpoints.restore(network, checkpoint)
+    history = [EpochLog(int(epoch), *losses) for epoch, *losses in records]
     for epoch in range(len(history) + 1, epochs + 1):
         if judge and history and epoch - best_epoch(history) > config.patience:
             break
@@ -95,13 +95,13 @@ def train(
         score = judge(network) if judge else float("nan")
         history.append(EpochLog(epoch, float(fitted.history["loss"][-1]), score))
         if judge and best_epoch(history) == epoch:
-            best = _values(network.variables)
+            best = checkpoints.values(network.variables)
         if checkpoint:
-            _save(network, best, history, checkpoint)
+            checkpoints.save(network, best, [astuple(log) for log in history], checkpoint)
         if on_epoch:
             on_epoch({"loss": history[-1].loss, "validation_mrr": score}, epoch)
     if judge and best:
-        _assign(network.variables, best)
+        checkpoints.assign(network.variables, best)
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return history
@@ -133,39 +133,3 @@ def _open(array: np.ndarray):
     import tensorflow as tf
 
     return tf.TensorSpec((None,) * array.ndim, tf.as_dtype(array.dtype))
-
-
-def _values(variables) -> list[np.ndarray]:
-    return [np.array(variable.value) for variable in variables]
-
-
-def _assign(variables, values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _save(network, best: list[np.ndarray] | None, history: list[EpochLog], path: Path) -> None:
-    """Write weights, random states, optimizer, best weights and history to a sibling, then rename."""
-    groups = {"now": _values(network.variables), "optimizer": _values(network.optimizer.variables), "best": best or []}
-    arrays = {f"{group}_{index}": value for group, values in groups.items() for index, value in enumerate(values)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        np.savez(file, history=np.array([astuple(log) for log in history]), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
-
-
-def _restore(network, path: Path | None) -> tuple[list[np.ndarray] | None, list[EpochLog]]:
-    """Put a checkpoint's state into ``network``; return its best weights and history (nothing without one)."""
-    if path is None or not path.exists():
-        return None, []
-    with np.load(path, allow_pickle=False) as stored:
-        groups = {
-            group: [stored[f"{group}_{index}"] for index in range(sum(name.startswith(f"{group}_") for name in stored))]
-            for group in ("now", "optimizer", "best")
-        }
-        history = [EpochLog(int(epoch), float(loss), float(score)) for epoch, loss, score in stored["history"]]
-    _assign(network.variables, groups["now"])
-    _assign(network.optimizer.variables, groups["optimizer"])
-    return groups["best"] or None, history

@@ -15,7 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
 
-from whole_shop import Shop, cli, copy_shop, make_source, start_cli
+from forked_cli import ForkedCli
+from whole_shop import Shop, cli, copy_shop, environment, make_source, start_cli
 
 from bigger_boat.data.landing import land
 from bigger_boat.resources import local_server
@@ -65,3 +66,11 @@ def live(snapshot, tmp_path_factory) -> Iterator[Shop]:
         server.wait(30)
         server.stdout.close()
         shop.instance.dispose()
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory) -> Iterator[ForkedCli]:
+    """The command line in processes that start in a tenth of a second."""
+    command_line = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
+    yield command_line
+    command_line.close()

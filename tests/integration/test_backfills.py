@@ -2,14 +2,13 @@
 
 import csv
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
-from forked_cli import ForkedCli, ForkedRun
-from whole_shop import environment, make_source
+from forked_cli import ForkedRun
+from whole_shop import make_source
 
 from bigger_boat.data.landing import land
 
@@ -25,13 +24,6 @@ BY_DAY = {
 }
 TABLES = "+cart_sessions"
 BACKFILL = ("backfill", "--from", DAYS[0], "--to", DAYS[-1], "--chunk-days", "1")
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory) -> Iterator[ForkedCli]:
-    cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
-    yield cli
-    cli.close()
 
 
 @pytest.fixture(scope="module")

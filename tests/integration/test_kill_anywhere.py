@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import dagster as dg
 import duckdb
 import numpy as np
 import pytest
-from forked_cli import ForkedCli, ForkedRun
-from whole_shop import Shop, environment, free_port, make_source, open_instance
+from forked_cli import ForkedRun
+from whole_shop import Shop, free_port, make_source, open_instance
 
 from bigger_boat.data.landing import land
 from bigger_boat.serving import client
@@ -32,13 +32,6 @@ MARTS = ("distinct_events", "session_stats", "sessions", "cart_sessions", "produ
 OF_A_DATASET = ("days", "inputs", "rows", "schema", "checks", "files")
 ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 TRAIN_AGAIN = Path(__file__).with_name("train_again.py")
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory) -> Iterator[ForkedCli]:
-    cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
-    yield cli
-    cli.close()
 
 
 @pytest.fixture(scope="module")

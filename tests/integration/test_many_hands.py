@@ -13,9 +13,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from forked_cli import ForkedCli
 from web_ui import WebUI, web_ui
-from whole_shop import environment, make_source, open_instance
+from whole_shop import make_source, open_instance
 
 from bigger_boat.data.landing import land
 
@@ -23,13 +22,6 @@ DAYS = ["2026-10-25", "2026-10-26", "2026-10-27", "2026-10-28"]
 MARTS = ("distinct_events", "session_stats", "sessions", "cart_sessions")
 ASSETS = ("raw/browsing_train", "raw/search_train", "stg_browsing", "stg_search", *MARTS)
 HOLDER = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory) -> Iterator[ForkedCli]:
-    cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
-    yield cli
-    cli.close()
 
 
 @pytest.fixture(scope="module")

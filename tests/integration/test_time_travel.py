@@ -3,15 +3,13 @@
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
-from forked_cli import ForkedCli
-from whole_shop import environment, make_source
+from whole_shop import make_source
 
 from bigger_boat.data.dataset_manifest import read_manifest
 from bigger_boat.data.landing import land
@@ -24,13 +22,6 @@ DAY = date(2026, 10, 25)
 
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory) -> Iterator[ForkedCli]:
-    cli = ForkedCli(environment(tmp_path_factory.mktemp("forked")))
-    yield cli
-    cli.close()
 
 
 @pytest.fixture(scope="module")
