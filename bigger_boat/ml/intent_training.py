@@ -182,7 +182,8 @@ def train_network(
         data = keras_data(lambda: epoch_batches(examples, config, epoch), count)  # noqa: B023 (used up in this round)
         fitted = network.fit(data, shuffle=False, verbose=0)
         loss = judge(network) if judge else float("nan")
-        history.append(EpochLog(epoch, float(fitted.history["_cross_entropy"][-1]), loss))
+        of_label = fitted.history["_cross_entropy" if config.ahead_weight else "loss"]
+        history.append(EpochLog(epoch, float(of_label[-1]), loss))
         if judge and _best_epoch(history) == epoch:
             best = checkpoints.values(network.variables)
         if checkpoint:
@@ -212,7 +213,8 @@ def compiled(network, config) -> None:
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     jit = config.jit if keras.backend.backend() == "tensorflow" else "auto"
-    network.compile(optimizer=optimizer, loss=_cross_entropy, metrics=[_cross_entropy], jit_compile=jit)
+    beside = [_cross_entropy] if config.ahead_weight else []  # without a second lesson it is the loss itself
+    network.compile(optimizer=optimizer, loss=_cross_entropy, metrics=beside, jit_compile=jit)
     optimizer.build(network.trainable_variables)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -105,7 +106,7 @@ def open_instance(root: Path) -> dg.DagsterInstance:
     folder = root / "instance"
     folder.mkdir(exist_ok=True)
     text = (PROJECT_DIR / "dagster.yaml").read_text()
-    (folder / "dagster.yaml").write_text(text.replace("\n      env: DAGSTER_INSTANCE_DIR", f" {root / 'dagster'}"))
+    (folder / "dagster.yaml").write_text(re.sub(r"\n +env: DAGSTER_INSTANCE_DIR", f" {root / 'dagster'}", text))
     return dg.DagsterInstance.from_config(str(folder))
 
 

@@ -213,7 +213,7 @@ def test_a_request_is_one_line_of_json_without_what_the_shopper_did(locked, bund
     request = urllib.request.Request(f"{locked.url}/invocations", body, {"X-Api-Key": KEY, "X-Request-Id": "shop-7"})
     with urllib.request.urlopen(request) as response:
         assert response.headers["X-Request-Id"] == "shop-7"
-    (line,) = [line for line in locked.log_lines() if line.get("request_id") == "shop-7"]
+    (line,) = locked.wait_for_log_lines(request_id="shop-7")
     known = {"event": "request", "route": "/invocations", "method": "POST", "status": 200, "sessions": 2}
     named = {"endpoint": "recommendation", "model": "tiny", "version": bundles["first"].version}
     assert {**known, **named}.items() <= line.items()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,6 +205,15 @@ class Server:
 
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+
+    def wait_for_log_lines(self, timeout_s: float = 30.0, **having: Any) -> list[dict[str, Any]]:
+        """Return the lines with these values; a line is written after its request is answered."""
+        end = time.monotonic() + timeout_s
+        while True:
+            lines = [line for line in self.log_lines() if having.items() <= line.items()]
+            if lines or time.monotonic() > end:
+                return lines
+            time.sleep(0.05)
 
     def stop(self) -> int:
         self.process.terminate()
