@@ -31,6 +31,16 @@
 {%- endmacro -%}
 
 
+{#- The first array and behind it the second one, which may be null. -#}
+{%- macro array_concat(first, second) -%}{{ adapter.dispatch('array_concat')(first, second) }}{%- endmacro -%}
+
+{%- macro duckdb__array_concat(first, second) -%}list_concat({{ first }}, {{ second }}){%- endmacro -%}
+
+{%- macro snowflake__array_concat(first, second) -%}
+    array_cat({{ first }}, coalesce({{ second }}, array_construct()))
+{%- endmacro -%}
+
+
 {%- macro array_length(array) -%}{{ adapter.dispatch('array_length')(array) }}{%- endmacro -%}
 
 {%- macro duckdb__array_length(array) -%}len({{ array }}){%- endmacro -%}
