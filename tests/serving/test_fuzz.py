@@ -73,8 +73,8 @@ def test_twenty_thousand_requests(fuzzed):
     process = psutil.Process(fuzzed.process.pid)
     fuzzing = Fuzzing(fuzzed.port)
     asyncio.run(fuzzing.run(2_000, seed=1))
+    files = fuzzed.open_files_at_rest()
     memory, threads = process.memory_info().rss, process.num_threads()
-    files = process.num_fds() - len(process.net_connections("tcp"))
     asyncio.run(fuzzing.run(SPOILT - 2_000, seed=2))
     assert fuzzing.faults == []
     assert fuzzing.statuses[200] > 2_000
@@ -82,8 +82,7 @@ def test_twenty_thousand_requests(fuzzed):
     assert answered(fuzzed) + fuzzing.statuses[400] >= AT_LEAST
     assert process.memory_info().rss <= 1.1 * memory
     assert process.num_threads() <= threads + 16
-    # both counts are taken while connections close; a leak in one of a thousand requests would be 18
-    assert process.num_fds() - len(process.net_connections("tcp")) <= files + 8
+    assert fuzzed.open_files_at_rest() <= files
     assert still_right(fuzzed)
     server_faults = [line for line in fuzzed.log_lines() if line["level"] == "error" or line.get("status") == 500]
     assert server_faults == []

@@ -31,19 +31,20 @@ def test_a_hundred_swaps_under_load(tmp_path, start_server):
     expected.write_text(json.dumps({bundle.version: bundle.golden for bundle in versions}))
     command = [sys.executable, str(HERE / "asking_clients.py"), str(server.port), f"/endpoints/{NAME}/invocations"]
     command += [str(expected), str(CLIENTS), str(PAUSE_MS)]
-    process = psutil.Process(server.process.pid)
-    memory, files = {}, {}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
-        for swap in range(1, SWAPS + 1):
-            result = host.publish(NAME, versions[swap % 2].directory)
-            assert result.state == "serving", result.sentence
-            memory[swap] = process.memory_info().rss
-            files[swap] = process.num_fds() - len(process.net_connections("tcp"))
-        told = json.loads(clients.communicate(timeout=60)[0])
-    assert told["faults"] == []
-    assert told["answered"] > 10 * CLIENTS
-    assert told["versions"] == sorted(bundle.version for bundle in versions)
-    assert memory[SWAPS] <= 1.1 * memory[WARMED_UP], f"{memory[WARMED_UP] >> 20} MiB, then {memory[SWAPS] >> 20} MiB"
-    # a file kept per swap would be 80; the two counts behind each number are taken while connections close
-    last, before = range(SWAPS - 10, SWAPS + 1), range(10, 21)
-    assert max(files[swap] for swap in last) <= max(files[swap] for swap in before) + 4
+
+    def swap_under_load(swaps):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
+            for swap in swaps:
+                result = host.publish(NAME, versions[swap % 2].directory)
+                assert result.state == "serving", result.sentence
+            memory = psutil.Process(server.process.pid).memory_info().rss
+            told = json.loads(clients.communicate(timeout=60)[0])
+        assert told["faults"] == []
+        assert told["answered"] > 10 * CLIENTS
+        assert told["versions"] == sorted(bundle.version for bundle in versions)
+        return memory, server.open_files_at_rest()
+
+    early, files_early = swap_under_load(range(1, WARMED_UP + 1))
+    late, files_late = swap_under_load(range(WARMED_UP + 1, SWAPS + 1))
+    assert late <= 1.1 * early, f"{early >> 20} MiB after {WARMED_UP} swaps, {late >> 20} MiB after {SWAPS}"
+    assert files_late <= files_early

@@ -203,6 +203,16 @@ class Server:
     def memory_mib(self) -> float:
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
+    def open_files_at_rest(self, timeout_s: float = 60.0) -> int:
+        """Return how many files and sockets the process holds, once no client is connected and the number stays."""
+        process, end, counts = psutil.Process(self.process.pid), time.monotonic() + timeout_s, []
+        while len(counts) < 5 or len(set(counts[-5:])) > 1:
+            assert time.monotonic() < end, f"connections stay open, or files come and go: {counts[-5:]}"
+            time.sleep(0.2)
+            connected = [one for one in process.net_connections("tcp") if one.status != psutil.CONN_LISTEN]
+            counts = [] if connected else [*counts, process.num_fds()]
+        return counts[-1]
+
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
 
