@@ -166,10 +166,12 @@ def _date(day: str) -> str:
 
 def _write_products(warehouse: Warehouse, folder: Path) -> None:
     """Publish what is known of the products beside the sessions: a row per SKU, in the order of SKUs."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = pa.schema([("sku", pa.string()), ("category", pa.string()), ("price_bucket", pa.int32())])
     with warehouse.read("select sku, category, price_bucket from products order by sku") as reader:
-        pq.write_table(reader.read_all(), folder / PRODUCTS_FILE, compression="zstd")
+        pq.write_table(reader.read_all().cast(schema), folder / PRODUCTS_FILE, compression="zstd")
 
 
 def _data_versions(warehouse: Warehouse, table: str, splits: Splits) -> dict[str, str]:

@@ -124,14 +124,14 @@ class Graph:
         )
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
 
-    def run(self, keys: list[dg.AssetKey], first: str = "", last: str = "") -> dg.ExecuteInProcessResult:
-        """Materialize assets, for a range of days if there is one, with their checks."""
-        tags = (
-            {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last} if first else {}
-        )
-        return self.job.execute_in_process(
-            instance=self.instance, tags=tags, asset_selection=keys, raise_on_error=False
-        )
+    def run(
+        self, keys: list[dg.AssetKey], first: str = "", last: str = "", checks: bool = True
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize assets, for a range of days if there is one, with all their checks or none."""
+        days = {"start": first, "end": last} if first else {}
+        tags = {f"dagster/asset_partition_range_{name}": day for name, day in days.items()}
+        job = self.job.get_subset(asset_selection=set(keys), asset_check_selection=None if checks else set())
+        return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
 
     def check(self, name: str, tables: tuple[str, ...], config: dict | None = None) -> dg.ExecuteInProcessResult:
         """Run one check on some tables, alone."""
