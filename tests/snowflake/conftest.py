@@ -9,22 +9,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
 
-from snowflake_graph import StandIn, stand_in, write_shop
+from snowflake_graph import DAYS, StandIn, new_key, stand_in, write_shop
 
 from bigger_boat.data.landing import land
 from bigger_boat.settings import get_settings
-
-DAYS = ["2026-10-05", "2026-10-06", "2026-10-07", "2026-10-08"]
-
-
-def new_key(size: int = 2048, passphrase: str = "") -> str:
-    """Return a new private key in PEM form."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    lock = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
-    key = rsa.generate_private_key(public_exponent=65537, key_size=size)
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock).decode()
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +42,7 @@ def key(key_file, monkeypatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def landed(tmp_path_factory) -> Path:
-    """A landing zone with four days and a catalogue."""
+    """A landing zone with three days and a catalogue."""
     root = tmp_path_factory.mktemp("shop")
     land(write_shop(root / "source", DAYS, sessions_a_day=12), root / "landing", now=datetime(2026, 11, 1, tzinfo=UTC))
     return root / "landing"

@@ -29,6 +29,7 @@ ensure_manifest()
 from bigger_boat.assets import arrival, datasets, landing, parity, raw, warehouse  # noqa: E402 (they read the manifest)
 
 DATABASE = "BIGGER_BOAT"
+DAYS = ["2026-10-05", "2026-10-06", "2026-10-07"]
 DAILY = [*(dg.AssetKey(["raw", name]) for name in ("browsing_train", "search_train"))] + [
     dg.AssetKey(name)
     for name in ("stg_browsing", "stg_search", "distinct_events", "session_stats", "sessions", "cart_sessions")
@@ -36,7 +37,12 @@ DAILY = [*(dg.AssetKey(["raw", name]) for name in ("browsing_train", "search_tra
 CATALOG = [dg.AssetKey(["raw", "sku_to_content"]), dg.AssetKey("stg_products"), dg.AssetKey("products")]
 DATA_SETS = [dg.AssetKey("intent_dataset"), dg.AssetKey("recommendation_dataset")]
 VECTOR = json.dumps([0.1, -1.5] * 25)
-TABLES = ("distinct_events", "session_stats", "sessions", "cart_sessions", "products")
+KEYS = parity.KEYS | {
+    "stg_browsing": ("session_id", "timestamp_ms", "action", "sku", "url"),
+    "stg_search": ("session_id", "timestamp_ms"),
+    "stg_products": ("sku", "file_number"),
+}
+"""Everything that dbt makes, and what names a row of it."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,13 @@ class Graph:
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
 
     def run(
-        self, keys: list[dg.AssetKey], first: str = "", last: str = "", checks: bool = True
+        self, keys: list[dg.AssetKey], first: str = "", last: str = "", more_checks: bool = True
     ) -> dg.ExecuteInProcessResult:
-        """Materialize assets, for a range of days if there is one, with all their checks or none."""
+        """Materialize assets, for a range of days if there is one. Their steps' own checks run, others if wanted."""
         days = {"start": first, "end": last} if first else {}
         tags = {f"dagster/asset_partition_range_{name}": day for name, day in days.items()}
-        job = self.job.get_subset(asset_selection=set(keys), asset_check_selection=None if checks else set())
+        own = {check for made in self.definitions.assets if made.keys & set(keys) for check in made.check_keys}
+        job = self.job.get_subset(asset_selection=set(keys), asset_check_selection=None if more_checks else own)
         return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
 
     def check(self, name: str, tables: tuple[str, ...], config: dict | None = None) -> dg.ExecuteInProcessResult:
@@ -140,9 +147,9 @@ class Graph:
         return job.execute_in_process(instance=self.instance, run_config=config or {}, raise_on_error=False)
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """Return every table that dbt makes, in no order."""
+        """Return every table and view that dbt makes, in no order."""
         found = {}
-        for name in TABLES:
+        for name in KEYS:
             with self.warehouse.read(f"select * from {name}") as reader:
                 found[name] = pl.DataFrame(pl.from_arrow(reader.read_all()))
         return found
@@ -169,6 +176,16 @@ def failures(result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(
         str(data.user_failure_data.description if data.user_failure_data else data.error) for data in ended
     )
+
+
+def new_key(size: int = 2048, passphrase: str = "") -> str:
+    """Return a new private key in PEM form."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    lock = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=size)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock).decode()
 
 
 def write_shop(folder: Path, days: list[str], sessions_a_day: int, seed: int = 1) -> Path:

@@ -23,8 +23,10 @@ create or replace macro {catalog}.array_position(value, elements) as
     nullif(list_position(json_extract(elements, '$[*]'), value), 0) - 1;
 create or replace macro {catalog}.array_slice(elements, first, after) as
     list_slice(json_extract(elements, '$[*]'), first + 1, after);
+create or replace macro {catalog}.list_concat(first, second) as
+    to_json(list_cat(json_extract(first, '$[*]'), json_extract(second, '$[*]')));
 """
-"""On JSON, as fakesnow keeps arrays; DuckDB's own work on lists and count from 1."""
+"""On JSON, as fakesnow keeps arrays; DuckDB's own work on lists and count from 1. The third is ``array_cat``."""
 
 DONE = "select 'Statement executed successfully.' as status"
 NO_FUNCTIONS = "select '' as \"catalog_name\", '' as \"schema_name\", '' as \"name\", 'N' as \"is_builtin\" where 1 = 0"
@@ -81,7 +83,7 @@ class RecordLogins:
             data = gzip.decompress(data)
         login = json.loads(data)["data"]
         shown = ("LOGIN_NAME", "AUTHENTICATOR", "TOKEN", "SESSION_PARAMETERS")
-        record({"login": {name: login.get(name) for name in shown}, "query": scope["query_string"].decode()})
+        record({"login": {name: login.get(name) for name in shown} | {"QUERY": scope["query_string"].decode()}})
 
         async def again() -> Any:
             return message

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding
+from snowflake_graph import new_key
 
 from bigger_boat.errors import WarehouseError
 from bigger_boat.resources import snowflake_login
@@ -19,8 +20,6 @@ PATH, PASSPHRASE = f"{KEY}_PATH", f"{KEY}_PASSPHRASE"
 
 
 def pem(key=None, passphrase: str = "") -> str:
-    from conftest import new_key
-
     if key is None:
         return new_key(passphrase=passphrase)
     private = key.private_bytes(
