@@ -14,8 +14,12 @@ from whole_shop import make_source
 from bigger_boat.data.dataset_manifest import read_manifest
 from bigger_boat.data.landing import land
 from bigger_boat.data.landing_index import files_for
+from bigger_boat.ml.bundle import Bundle, read_bundle
+from bigger_boat.ml.golden import compare_golden
 
 DATASETS = "+recommendation_dataset or +intent_dataset"
+MODELS = ("intent_model", "intent_champion", "knn_recommender")
+WITH_MODELS = "+intent_champion or +knn_recommender"
 LANDED, CORRECTED = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 5, tzinfo=UTC)
 BETWEEN = "2026-11-03"
 DAY = date(2026, 10, 25)
@@ -26,12 +30,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def corrected(forked, tmp_path_factory) -> Path:
-    """A small shop with its data sets; then a day was corrected, its tables not made again."""
+    """A small shop with its data sets and models; then a training day was corrected, nothing made again."""
     folder = tmp_path_factory.mktemp("corrected")
     root = folder / "data"
     source = make_source(folder / "source", sessions=900, days=5, products=60)
     land(source, root / "landing", now=LANDED)
-    code, said = forked.run(root, "run", "--select", DATASETS)
+    code, said = forked.run(root, "run", "--select", WITH_MODELS)
     assert code == 0, said
     correct(root, folder / "correction")
     return root
@@ -46,9 +50,12 @@ def correct(root: Path, folder: Path) -> None:
     land(folder, root / "landing", replace=(DAY, DAY), now=CORRECTED)
 
 
+def folder_of(root: Path, asset: str) -> Path:
+    return root / json.loads((root / "addresses" / f"{asset}.json").read_text())["address"]
+
+
 def manifest(root: Path, name: str):
-    address = json.loads((root / "addresses" / f"{name}.json").read_text())["address"]
-    return read_manifest(root / address)
+    return read_manifest(folder_of(root, name))
 
 
 def test_data_sets_are_those_of_that_day(corrected, forked):
@@ -65,6 +72,27 @@ def test_data_sets_are_those_of_that_day(corrected, forked):
     code, said = forked.run(corrected, "run", "--as-of", BETWEEN, "--select", DATASETS)
     assert code == 0
     assert "Everything selected is up to date" in said
+
+
+def test_bundles_are_those_of_that_day(corrected, forked):
+    code, said = forked.run(corrected, "run", "--as-of", BETWEEN, "--select", WITH_MODELS)
+    assert code == 0, said
+    past = corrected / "as-of" / BETWEEN
+    for name in MODELS:
+        now, then = (read_bundle(folder_of(root, name)) for root in (corrected, past))
+        assert then.version != now.version  # fitted again, not copied
+        assert trained_on(past, then) == trained_on(corrected, now)
+        for same in ("training_window", "configuration"):
+            assert then.info[same] == now.info[same]
+        for ours, theirs in zip(then.golden, now.golden, strict=True):
+            assert ours["request"] == theirs["request"]
+            assert compare_golden(theirs["predictions"], ours["predictions"], tolerance=1e-3) == []
+
+
+def trained_on(root: Path, bundle: Bundle) -> dict[str, str]:
+    """Return the data version of each data set that a bundle names."""
+    versions = bundle.info["data_versions"]
+    return {name: read_manifest(root / "datasets" / name / version).data_version for name, version in versions.items()}
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +136,7 @@ def copied(corrected, past, tmp_path) -> tuple[Path, str]:
 
 
 def dataset_sessions(root: Path, name: str) -> set[str]:
-    address = json.loads((root / "addresses" / f"{name}.json").read_text())["address"]
-    return {session for file in (root / address).glob("*.parquet") for session in ids_in(file, "session_id")}
+    return {session for file in folder_of(root, name).glob("*.parquet") for session in ids_in(file, "session_id")}
 
 
 def ids_in(file: Path, column: str) -> list[str]:
@@ -141,7 +168,7 @@ def assert_forgotten(root: Path, session: str, past: Path) -> None:
 
 def test_forget_leaves_no_trace_and_names_what_was_trained(copied, past, forked):
     root, session = copied
-    version = json.loads((root / "addresses" / "intent_dataset.json").read_text())["address"].split("/")[-1]
+    version = folder_of(root, "intent_dataset").name
     for name, dataset in (("with_it", version), ("without", "20250101T000000-00000000")):
         bundle = root / "bundles" / "intent_model" / name / "bundle" / "bundle.json"
         bundle.parent.mkdir(parents=True)
