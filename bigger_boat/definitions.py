@@ -12,6 +12,7 @@ from bigger_boat.assets import (
     evaluation,
     landing,
     models,
+    monitoring,
     parity,
     raw,
     sweeps,
@@ -22,7 +23,20 @@ from bigger_boat.automation.sensors import SENSORS
 from bigger_boat.profiles import build_resources
 from bigger_boat.settings import Settings, get_settings
 
-GRAPH = [landing, raw, warehouse, arrival, datasets, embeddings, models, sweeps, evaluation, champions, endpoints]
+GRAPH = [
+    landing,
+    raw,
+    warehouse,
+    arrival,
+    datasets,
+    embeddings,
+    models,
+    sweeps,
+    evaluation,
+    champions,
+    endpoints,
+    monitoring,
+]
 """The modules of the graph, in its order."""
 
 

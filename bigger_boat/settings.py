@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     tracking_uri: str = Field("", description="address of the tracking service; empty: its local default")
     api_key: SecretStr | None = Field(None, description="what a request to the endpoint must carry; empty: nothing")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
+    automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
     snowflake_account: str = Field("", description="account identifier: ORGANISATION-ACCOUNT")

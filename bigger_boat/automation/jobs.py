@@ -13,6 +13,8 @@ JOB_TIMEOUT_S = 4 * 60 * 60
 
 TIMEOUT_TAG = {"dagster/max_runtime": str(JOB_TIMEOUT_S)}
 
+SWEEP_TAG = "bigger_boat/sweep"
+
 heal_days_job = dg.define_asset_job(
     "heal_days_job",
     selection=dg.AssetSelection.groups("raw", "warehouse"),
@@ -31,7 +33,7 @@ intent_sweep_job = dg.define_asset_job(
     "intent_sweep_job",
     selection=dg.AssetSelection.groups("sweeps"),
     description="One configuration of the intent model's grid per partition, and the table that compares them.",
-    tags={**TIMEOUT_TAG, "bigger_boat/sweep": "intent"},  # dagster.yaml limits how many run side by side
+    tags={**TIMEOUT_TAG, SWEEP_TAG: "intent"},  # dagster.yaml limits how many run side by side
 )
 
 

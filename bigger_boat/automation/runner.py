@@ -23,6 +23,7 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 PROCESS_TAG = "bigger_boat/process"
 UI_LOCK = "up.lock"
+RUN_LOCK = "run.lock"
 POLL_S = 0.25
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 ASSET_JOB = "__ASSET_JOB"
@@ -183,7 +184,7 @@ def free_slots_of_ended_runs(instance: dg.DagsterInstance) -> None:
 def one_at_a_time(data_dir: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the data folder's run lock. Where another run holds it, tell for whom it waits, and wait."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    with open(data_dir / "run.lock", "a+") as lock:
+    with open(data_dir / RUN_LOCK, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -194,6 +195,18 @@ def one_at_a_time(data_dir: Path, on_wait: Callable[[str], None]) -> Iterator[No
         lock.write(f"process {os.getpid()} since {time.strftime('%H:%M:%S')}")
         lock.flush()
         yield
+
+
+def command_that_runs(data_dir: Path) -> str:
+    """Return which command holds the data folder's run lock (``process 17 since 09:00:00``), or '' if none does."""
+    try:
+        with open(data_dir / RUN_LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return ""
+    except BlockingIOError:
+        return (data_dir / RUN_LOCK).read_text().strip() or "a run"
+    return ""
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from bigger_boat.errors import SettingsError
 _BARE_NAME = re.compile(r'(?<![\w:"/.])(?!(?:and|or|not|roots|sinks)\b)([A-Za-z_][\w/]*)(?![\w:"/(])', re.IGNORECASE)
 
 
-ON_DEMAND_GROUP = "sweeps"
-"""Assets that no plan makes by itself."""
+SWEEPS, MONITORING = "sweeps", "monitoring"
+"""Groups of assets that no plan makes by itself: the one on demand, the other when the retraining sensor asks."""
 
 
 def select_assets(text: str, graph) -> set[AssetKey]:
@@ -25,10 +25,11 @@ def select_assets(text: str, graph) -> set[AssetKey]:
         found = set(dg.AssetSelection.from_string(spelled).resolve(graph))
     except DagsterError as error:
         raise SettingsError(f"The selection {text!r} cannot be read: {error}", _EXAMPLES) from None
-    on_demand = dg.AssetSelection.groups(ON_DEMAND_GROUP).resolve(graph)
-    if found and found <= on_demand:
+    sweeps, monitoring = (set(dg.AssetSelection.groups(group).resolve(graph)) for group in (SWEEPS, MONITORING))
+    if found and found <= sweeps:
         raise SettingsError(f"{text!r} selects a sweep, which is made on demand only.", "bigger-boat sweep")
-    found -= on_demand
+    found -= sweeps
+    found -= set() if found <= monitoring else monitoring
     if not found:
         raise SettingsError(f"The selection {text!r} selects no asset.", _EXAMPLES)
     return found

@@ -4,9 +4,11 @@ What belongs elsewhere: the numbers that decide anything (``dataset_checks.py``)
 """
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from bigger_boat.data.split_files import read_split
@@ -14,6 +16,7 @@ from bigger_boat.data.vocabulary import SPLITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {"train": "#4c78a8", "validation": "#f58518", "test": "#54a24b"}
 LONGEST = 20
@@ -46,6 +49,25 @@ def plot_recommendation_dataset(directory: Path) -> bytes:
     return _two_panels(frames, "sessions per day", items_per_session)
 
 
+def plot_shares(panels: Mapping[str, tuple[Sequence[str], Mapping[str, int], Mapping[str, int]]]) -> bytes:
+    """Return a picture with a panel per variable: the share of each category (in this order) then and now."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
+    for axes, (name, (categories, then, now)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        places = np.arange(len(categories))
+        for offset, label, counts in ((-0.2, "then", then), (0.2, "now", now)):
+            total = max(1, sum(counts.values()))
+            shares = [counts.get(category, 0) / total for category in categories]
+            axes.bar(
+                places + offset, shares, 0.4, label=label, color=COLOURS["train" if label == "then" else "validation"]
+            )
+        axes.set(title=name, ylabel="share")
+        axes.set_xticks(places, categories, rotation=60, ha="right", fontsize=8)
+        axes.legend()
+    return _png(figure)
+
+
 def _two_panels(frames: dict[str, pl.DataFrame], title: str, draw_right) -> bytes:
     from matplotlib.figure import Figure
 
@@ -58,6 +80,10 @@ def _two_panels(frames: dict[str, pl.DataFrame], title: str, draw_right) -> byte
     left.tick_params(axis="x", rotation=45)
     left.legend()
     draw_right(right)
+    return _png(figure)
+
+
+def _png(figure: "Figure") -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=90)
     return picture.getvalue()

@@ -1,0 +1,258 @@
+"""When to train a model again: the decision from evidence, and the sensor that asks for the run.
+
+A model is trained again when enough days have come or changed since the days it was fitted on, when the data have
+moved away from them, or when it is old. Not while a run is going on, not twice for the same evidence (a gate that
+refused once refuses again), not soon after the last time, and not often in a day. Whether the new one serves, the gate
+decides.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO, WINDOW
+from bigger_boat.automation.arrival import DEFAULT_STATUS, unfinished_runs
+from bigger_boat.automation.jobs import TIMEOUT_TAG
+from bigger_boat.settings import get_settings
+
+MODELS = ("intent", "recommendation")
+GROUPS = ("datasets", "embeddings", "models", "evaluation", "champions", "endpoints")
+SESSIONS, DRIFT = dg.AssetKey("sessions"), dg.AssetKey("drift_report")
+REASON_TAG, RUN_KEY_TAG = "bigger_boat/reason", "dagster/run_key"
+DRIFT_DAYS = 3
+"""Fewer days than this say little about drift: a weekend is no week."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to train again, and how often at most. A first model waits for ``fewest_days``: a week has its rhythm."""
+
+    fewest_days: int = 7
+    changed_days: int = 7
+    psi: float = GREAT
+    age_days: float = 30.0
+    cool_down_h: float = 6.0
+    per_day: int = 2
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The days that the serving version was fitted on, and when it began to serve (s since 1970)."""
+
+    version: str
+    first: str
+    last: str
+    since: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one model. Days are those whose sessions are made; ``changed``: made again since it serves."""
+
+    serving: Serving | None
+    days: int
+    new_days: int
+    changed_days: int
+    newest_record: int
+    psi: float | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """When a model was last asked for (s since 1970), on which evidence, and how often on that day (UTC)."""
+
+    at: float = 0.0
+    record: int = -1
+    version: str = ""
+    day: str = ""
+    times: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to train a model now, and why or why not, in a sentence with numbers."""
+
+    train: bool
+    sentence: str
+
+
+def decide(model: str, seen: Evidence, asked: Asked, now: datetime, policy: Policy = Policy()) -> Verdict:
+    """Return whether ``model`` is trained again now."""
+    reason = _reason(seen, now, policy)
+    if not reason:
+        return Verdict(False, f"{model}: no retraining, {_state(seen, now, policy)}.")
+    if (asked.record, asked.version) == (seen.newest_record, _version(seen)) and not _is_old(seen, now, policy):
+        return Verdict(False, f"{model}: {reason}, but it was trained on this very data at {_clock(asked.at)} already.")
+    hours = (now.timestamp() - asked.at) / 3600
+    if asked.at and hours < policy.cool_down_h:
+        rest = f"asked {hours:.1f} h ago, {policy.cool_down_h:g} h have to pass"
+        return Verdict(False, f"{model}: {reason}, but it cools down: {rest}.")
+    if asked.day == now.date().isoformat() and asked.times >= policy.per_day:
+        return Verdict(False, f"{model}: {reason}, but it was trained {asked.times} times today, which is the most.")
+    return Verdict(True, f"{model}: retrains, {reason}.")
+
+
+def _reason(seen: Evidence, now: datetime, policy: Policy) -> str:
+    if seen.days < policy.fewest_days:
+        return ""
+    if seen.serving is None:
+        return f"nothing serves yet and {seen.days} days are there"
+    if seen.new_days + seen.changed_days >= policy.changed_days:
+        return f"{_news(seen)} since {seen.serving.last} ({policy.changed_days} are enough)"
+    if seen.psi is not None and seen.psi > policy.psi and seen.new_days >= DRIFT_DAYS:
+        return f"the data have moved: PSI {seen.psi:.2f} (over {policy.psi:g}) in {seen.new_days} new days"
+    if _is_old(seen, now, policy):
+        return f"it serves for {_age_days(seen, now):.0f} days ({policy.age_days:g} are the most)"
+    return ""
+
+
+def _state(seen: Evidence, now: datetime, policy: Policy) -> str:
+    if seen.days < policy.fewest_days:
+        return f"{seen.days} days are there and {policy.fewest_days} are needed"
+    psi = "drift not measured" if seen.psi is None else f"PSI {seen.psi:.2f} of {policy.psi:g}"
+    age = f"{_age_days(seen, now):.1f} of {policy.age_days:g} days old"
+    return f"{_news(seen)} of {policy.changed_days}, {psi}, {age}"
+
+
+def _news(seen: Evidence) -> str:
+    return f"{seen.new_days} new and {seen.changed_days} changed days"
+
+
+def _is_old(seen: Evidence, now: datetime, policy: Policy) -> bool:
+    return seen.serving is not None and _age_days(seen, now) >= policy.age_days
+
+
+def _age_days(seen: Evidence, now: datetime) -> float:
+    return (now.timestamp() - seen.serving.since) / 86_400 if seen.serving else 0.0
+
+
+def _version(seen: Evidence) -> str:
+    return seen.serving.version if seen.serving else ""
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The sensor's cursor: per model, what was asked for last."""
+
+    asked: Mapping[str, Asked] = field(default_factory=dict)
+
+    @classmethod
+    def from_cursor(cls, cursor: str | None) -> "Memory":
+        """Read a cursor; one that is none counts as nothing asked."""
+        try:
+            return cls({model: Asked(**told) for model, told in json.loads(cursor or "{}").items()})
+        except (ValueError, TypeError, AttributeError):
+            return cls()
+
+    def cursor(self) -> str:
+        return json.dumps({model: asdict(asked) for model, asked in self.asked.items()}, separators=(",", ":"))
+
+    def of(self, model: str) -> Asked:
+        return self.asked.get(model, Asked())
+
+    def asking(self, model: str, seen: Evidence, now: datetime) -> "Memory":
+        """Return the memory after asking for ``model`` now."""
+        today, before = now.date().isoformat(), self.of(model)
+        times = before.times + 1 if before.day == today else 1
+        return Memory({**self.asked, model: Asked(now.timestamp(), seen.newest_record, _version(seen), today, times)})
+
+
+def gather(instance: dg.DagsterInstance, model: str) -> Evidence:
+    """Return what this instance knows: days of sessions, what serves, and the last drift report if it is up to date."""
+    made = instance.event_log_storage.get_latest_storage_id_by_partition(
+        SESSIONS, dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+    serving, record = _serving(instance, model)
+    if serving is None:
+        return Evidence(None, len(made), len(made), 0, max(made.values(), default=0))
+    new = [day for day in made if day > serving.last]
+    changed = [day for day, storage_id in made.items() if day <= serving.last and storage_id > record]
+    psi = _psi(instance, serving, max(made, default=""))
+    return Evidence(serving, len(made), len(new), len(changed), max(made.values(), default=0), psi)
+
+
+def _serving(instance: dg.DagsterInstance, model: str) -> tuple[Serving | None, int]:
+    """Return what serves, and the record of the data set behind it: days with later records are not in it."""
+    records = instance.fetch_materializations(dg.AssetKey(f"{model}_endpoint"), limit=1).records
+    metadata = records[0].asset_materialization.metadata if records else {}
+    if WINDOW not in metadata:
+        return None, 0
+    window = metadata[WINDOW].value
+    version = str(metadata["version"].value)
+    data = dg.AssetRecordsFilter(dg.AssetKey(f"{model}_dataset"), before_storage_id=records[0].storage_id)
+    read = instance.fetch_materializations(data, limit=1).records
+    serving = Serving(version, window["first"], window["last"], records[0].timestamp)
+    return serving, read[0].storage_id if read else records[0].storage_id
+
+
+def _psi(instance: dg.DagsterInstance, serving: Serving, newest_day: str) -> float | None:
+    event = instance.get_latest_materialization_event(DRIFT)
+    metadata = event.asset_materialization.metadata if event else {}
+    told = {name: metadata[name].value for name in (LARGEST_PSI, MEASURED_TO, MEASURED_AGAINST) if name in metadata}
+    is_of_this = told.get(MEASURED_AGAINST) == serving.last and told.get(MEASURED_TO) == newest_day
+    return float(told[LARGEST_PSI]) if is_of_this else None
+
+
+def drift_is_asked_for(seen: Sequence[Evidence]) -> bool:
+    """Whether drift has to be measured before anything is decided: enough new days, and no report that holds them."""
+    return any(e.serving and e.psi is None and e.new_days >= DRIFT_DAYS for e in seen)
+
+
+@dg.sensor(
+    name="retraining_sensor",
+    asset_selection=dg.AssetSelection.groups(*GROUPS, "monitoring"),
+    minimum_interval_seconds=60,
+    default_status=DEFAULT_STATUS,
+    description="Trains a model again when enough days came or changed, when the data moved, or when it is old. "
+    "The gate decides whether the new one serves.",
+)
+def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Each tick says why, per model; the cursor holds what was asked for last."""
+    instance, now, memory = context.instance, datetime.now(UTC), Memory.from_cursor(context.cursor)
+    if going := unfinished_runs(instance, get_settings().data_dir):
+        return _skip(context, memory, f"Waits for {going[0]}.")
+    evidence = {model: gather(instance, model) for model in MODELS}
+    if drift_is_asked_for(list(evidence.values())):
+        newest = max(seen.newest_record for seen in evidence.values())
+        request = dg.RunRequest(run_key=f"drift-{newest}", asset_selection=[DRIFT], tags={REASON_TAG: "drift"})
+        if not _was_asked(instance, request.run_key):
+            context.log.info("Measures drift first.")
+            return dg.SensorResult(run_requests=[request], cursor=memory.cursor())
+    verdicts = {model: decide(model, seen, memory.of(model), now) for model, seen in evidence.items()}
+    due = [model for model, verdict in verdicts.items() if verdict.train]
+    said = " ".join(verdict.sentence for verdict in verdicts.values())
+    if not due:
+        return _skip(context, memory, said)
+    context.log.info(said)
+    for model in due:
+        memory = memory.asking(model, evidence[model], now)
+    key = "-".join([*due, str(max(evidence[model].newest_record for model in due)), f"{now:%Y%m%dT%H%M}"])
+    reason = " ".join(verdicts[model].sentence for model in due)
+    request = dg.RunRequest(
+        run_key=key,
+        asset_selection=sorted(_assets(context.repository_def.asset_graph, due)),
+        tags={REASON_TAG: reason[:250], **TIMEOUT_TAG},
+    )
+    return dg.SensorResult(run_requests=[request], cursor=memory.cursor())
+
+
+def _assets(graph, models: Sequence[str]) -> set[dg.AssetKey]:
+    """Return the assets from data sets to endpoints that stand behind the endpoints of these models."""
+    endpoints = dg.AssetSelection.assets(*(f"{model}_endpoint" for model in models))
+    return set((endpoints.upstream() & dg.AssetSelection.groups(*GROUPS)).resolve(graph))
+
+
+def _was_asked(instance: dg.DagsterInstance, run_key: str) -> bool:
+    return bool(instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1))
+
+
+def _skip(context: dg.SensorEvaluationContext, memory: Memory, sentence: str) -> dg.SensorResult:
+    context.log.info(sentence)
+    return dg.SensorResult(skip_reason=dg.SkipReason(sentence), cursor=memory.cursor())

@@ -1,0 +1,126 @@
+"""When a model is trained again: a truth table on the decision, and what an instance tells as evidence."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from bigger_boat.automation.retraining import Asked, Evidence, Memory, Serving, decide, drift_is_asked_for, gather
+
+NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
+SERVING = Serving("v1", "2026-10-01", "2026-11-12", (NOW - timedelta(days=7)).timestamp())
+QUIET = Evidence(SERVING, days=45, new_days=2, changed_days=1, newest_record=100, psi=0.05)
+ENOUGH = replace(QUIET, new_days=6)
+
+
+def asked(hours_ago: float, times: int = 1, record: int = 50, version: str = "v0") -> Asked:
+    at = NOW - timedelta(hours=hours_ago)
+    return Asked(at.timestamp(), record, version, at.date().isoformat(), times)
+
+
+TABLE = {
+    "quiet": (QUIET, Asked(), False, "2 new and 1 changed days of 7, PSI 0.05 of 0.25, 7.0 of 30 days old"),
+    "drift unknown": (replace(QUIET, psi=None), Asked(), False, "drift not measured"),
+    "enough days": (ENOUGH, Asked(), True, "6 new and 1 changed days since 2026-11-12 (7 are enough)"),
+    "healed days alone": (replace(QUIET, new_days=0, changed_days=7), Asked(), True, "0 new and 7 changed days"),
+    "drift": (replace(QUIET, new_days=3, psi=0.3), Asked(), True, "PSI 0.30 (over 0.25) in 3 new days"),
+    "drift of a weekend": (replace(QUIET, new_days=2, psi=0.9), Asked(), False, "PSI 0.90 of 0.25"),
+    "old": (replace(QUIET, serving=replace(SERVING, since=0.0)), Asked(), True, "days (30 are the most)"),
+    "nothing serves": (Evidence(None, 28, 28, 0, 9), Asked(), True, "nothing serves yet and 28 days are there"),
+    "too few days": (Evidence(None, 6, 6, 0, 9), Asked(), False, "6 days are there and 7 are needed"),
+    "nothing landed": (Evidence(None, 0, 0, 0, 0), Asked(), False, "0 days are there and 7 are needed"),
+    "cools down": (ENOUGH, asked(2), False, "asked 2.0 h ago, 6 h have to pass"),
+    "has cooled down": (ENOUGH, asked(7), True, "retrains"),
+    "often today": (ENOUGH, asked(8, times=2), False, "trained 2 times today, which is the most"),
+    "often yesterday": (ENOUGH, asked(25, times=2), True, "retrains"),
+    "same evidence": (ENOUGH, asked(48, record=100, version="v1"), False, "on this very data at 2026-11-18 09:00 UTC"),
+    "one day more": (replace(ENOUGH, newest_record=101), asked(48, record=100, version="v1"), True, "retrains"),
+    "other version serves": (ENOUGH, asked(48, record=100, version="v0"), True, "retrains"),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_the_decision(case):
+    seen, before, train, words = TABLE[case]
+    verdict = decide("intent", seen, before, NOW)
+    assert verdict.train is train, verdict.sentence
+    assert words in verdict.sentence
+    assert verdict.sentence.startswith("intent: ")
+
+
+def test_an_old_model_is_trained_again_on_the_same_data_once_it_has_cooled_down():
+    old = replace(QUIET, serving=replace(SERVING, since=0.0))
+    assert not decide("intent", old, asked(2, record=100, version="v1"), NOW).train
+    assert decide("intent", old, asked(30, record=100, version="v1"), NOW).train
+
+
+def test_drift_is_measured_first_when_there_is_enough_to_measure():
+    unknown = replace(QUIET, new_days=3, psi=None)
+    assert drift_is_asked_for([QUIET, unknown])
+    assert not drift_is_asked_for([QUIET])
+    assert not drift_is_asked_for([replace(unknown, new_days=2)])
+    assert not drift_is_asked_for([Evidence(None, 28, 28, 0, 9)])
+
+
+def test_the_memory_counts_per_day_and_comes_back_as_it_was():
+    memory = Memory().asking("intent", QUIET, NOW).asking("intent", QUIET, NOW + timedelta(hours=7))
+    assert memory.of("intent") == Asked((NOW + timedelta(hours=7)).timestamp(), 100, "v1", "2026-11-20", 2)
+    assert memory.of("recommendation") == Asked()
+    tomorrow = memory.asking("intent", QUIET, NOW + timedelta(days=1))
+    assert tomorrow.of("intent").times == 1
+    assert Memory.from_cursor(memory.cursor()) == memory
+
+
+@pytest.mark.parametrize("cursor", [None, "", "no json", "[]", '{"intent": 1}', '{"intent": {"odd": 1}}'])
+def test_a_cursor_that_is_none_counts_as_nothing_asked(cursor):
+    assert Memory.from_cursor(cursor) == Memory()
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def report(instance, name, day=None, **metadata):
+    instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=day, metadata=metadata))
+
+
+def days(first: int, last: int) -> list[str]:
+    return [f"2026-11-{day:02}" for day in range(first, last + 1)]
+
+
+def test_evidence_of_an_instance_where_nothing_serves(instance):
+    for day in days(1, 3):
+        report(instance, "sessions", day)
+    seen = gather(instance, "intent")
+    assert (seen.serving, seen.days, seen.new_days, seen.psi) == (None, 3, 3, None)
+
+
+def test_days_that_came_or_changed_after_the_data_set_was_read_count(instance):
+    for day in days(1, 10):
+        report(instance, "sessions", day)
+    report(instance, "intent_dataset")
+    report(instance, "sessions", "2026-11-04")  # made again after the data set was read, while the model was trained
+    report(instance, "intent_endpoint", window={"first": "2026-11-01", "last": "2026-11-10", "count": 10}, version="v1")
+    report(instance, "sessions", "2026-11-07")
+    report(instance, "sessions", "2026-11-11")
+    report(instance, "intent_dataset")  # of a later training that was refused
+    seen = gather(instance, "intent")
+    assert seen.serving.version == "v1"
+    assert (seen.days, seen.new_days, seen.changed_days, seen.psi) == (11, 1, 2, None)
+
+
+def test_only_a_drift_report_that_holds_the_newest_day_and_this_window_counts(instance):
+    for day in days(1, 10):
+        report(instance, "sessions", day)
+    report(instance, "intent_dataset")
+    report(instance, "intent_endpoint", window={"first": "2026-11-01", "last": "2026-11-06", "count": 6}, version="v1")
+    told = {"largest_psi": 0.31, "measured_to": "2026-11-10", "measured_against": "2026-11-06"}
+    report(instance, "drift_report", **told)
+    assert gather(instance, "intent").psi == 0.31
+    report(instance, "sessions", "2026-11-11")
+    assert gather(instance, "intent").psi is None
+    report(instance, "drift_report", **{**told, "measured_to": "2026-11-11", "measured_against": "2026-11-02"})
+    assert gather(instance, "intent").psi is None
