@@ -1,5 +1,6 @@
 """The one table that says which adapter plays which role, per profile."""
 
+from bigger_boat.resources.alerts import Alerts
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
@@ -53,6 +54,7 @@ def _local(settings: Settings) -> dict[str, object]:
         "training": Training(size=settings.size),
         "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
+        "alerts": Alerts(webhook_url=settings.alert_webhook.get_secret_value() if settings.alert_webhook else ""),
         "public_api": LocalPublicApi(endpoints_dir=str(settings.endpoints_dir), port=settings.port),
     }
 

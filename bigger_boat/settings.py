@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="what a request to the endpoint must carry; empty: nothing")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
     automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
+    alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
     snowflake_account: str = Field("", description="account identifier: ORGANISATION-ACCOUNT")

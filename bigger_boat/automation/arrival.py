@@ -14,7 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from bigger_boat.automation.jobs import SWEEP_TAG, TIMEOUT_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, SWEEP_TAG, TIMEOUT_TAG
 from bigger_boat.automation.plan import Plan, make_plan
 from bigger_boat.automation.runner import RANGE_END, RANGE_START, command_that_runs
 from bigger_boat.data.landing_index import CATALOG, LandingIndex
@@ -27,7 +27,6 @@ SETTLE_S = 30.0
 LONGEST_WAIT_S = 600.0
 """Content that never settles is taken all the same after this time."""
 ARRIVAL_TAG = {"bigger_boat/reason": "arrival"}
-DEFAULT_STATUS = dg.DefaultSensorStatus.RUNNING if get_settings().automation else dg.DefaultSensorStatus.STOPPED
 UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
 
 
@@ -90,8 +89,8 @@ def decide(
     plan = plan_of(days)
     by_day = (_range_request(plan, block, index) for block in _ranges(plan.days))
     requests = (*_catalogue_request(plan, index), *by_day)
-    made = "it is made already" if not requests else f"asks for {_runs(plan, requests)}"
-    return Arrival(requests, Seen(content), f"{what} changed: {made}.")
+    asked = f"asks for {_runs(plan, requests)}" if requests else "made already"
+    return Arrival(requests, Seen(content), f"{what} changed: {asked}.")
 
 
 def _content(index: LandingIndex, is_day: Callable[[str], bool]) -> dict[str, str]:

@@ -7,11 +7,15 @@ from pydantic import Field
 
 from bigger_boat.errors import BundleError
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.settings import get_settings
 
 JOB_TIMEOUT_S = 4 * 60 * 60
 """A run that lasts longer is ended by run monitoring; there is no timeout by default."""
 
 TIMEOUT_TAG = {"dagster/max_runtime": str(JOB_TIMEOUT_S)}
+
+DEFAULT_STATUS = dg.DefaultSensorStatus.RUNNING if get_settings().automation else dg.DefaultSensorStatus.STOPPED
+"""Of the sensors, until somebody switches them in the web UI."""
 
 SWEEP_TAG = "bigger_boat/sweep"
 

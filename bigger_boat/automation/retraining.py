@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO, WINDOW
-from bigger_boat.automation.arrival import DEFAULT_STATUS, unfinished_runs
-from bigger_boat.automation.jobs import TIMEOUT_TAG
+from bigger_boat.automation.arrival import unfinished_runs
+from bigger_boat.automation.jobs import DEFAULT_STATUS, TIMEOUT_TAG
 from bigger_boat.settings import get_settings
 
 MODELS = ("intent", "recommendation")
@@ -244,9 +244,10 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _assets(graph, models: Sequence[str]) -> set[dg.AssetKey]:
-    """Return the assets from data sets to endpoints that stand behind the endpoints of these models."""
+    """Return the assets from data sets to endpoints that stand behind the endpoints of these models, and the API."""
     endpoints = dg.AssetSelection.assets(*(f"{model}_endpoint" for model in models))
-    return set((endpoints.upstream() & dg.AssetSelection.groups(*GROUPS)).resolve(graph))
+    around = endpoints.upstream() | endpoints.downstream()
+    return set((around & dg.AssetSelection.groups(*GROUPS)).resolve(graph))
 
 
 def _was_asked(instance: dg.DagsterInstance, run_key: str) -> bool:

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from bigger_boat.automation.arrival import arrival_sensor
+from bigger_boat.automation.failures import failure_sensor
 from bigger_boat.automation.retraining import retraining_sensor
 from bigger_boat.automation.runner import end_orphans
 
@@ -19,4 +20,4 @@ def orphaned_run_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"{len(ended)} orphaned runs ended: {', '.join(ended) or 'none'}.")
 
 
-SENSORS = [orphaned_run_sensor, arrival_sensor, retraining_sensor]
+SENSORS = [orphaned_run_sensor, arrival_sensor, retraining_sensor, failure_sensor]

@@ -113,7 +113,7 @@ def test_days_apart_are_runs_apart_and_no_day_between_is_made():
 def test_a_day_that_somebody_made_by_hand_is_not_made_twice():
     index = index_of("a", "b")
     arrival = Made(index).decide(index)
-    assert (arrival.requests, arrival.sentence) == ((), f"{day(0)}, {day(1)} changed: it is made already.")
+    assert (arrival.requests, arrival.sentence) == ((), f"{day(0)}, {day(1)} changed: made already.")
     assert arrival.seen.content == {day(0): "a", day(1): "b"}
 
 

@@ -124,3 +124,21 @@ def test_only_a_drift_report_that_holds_the_newest_day_and_this_window_counts(in
     assert gather(instance, "intent").psi is None
     report(instance, "drift_report", **{**told, "measured_to": "2026-11-11", "measured_against": "2026-11-02"})
     assert gather(instance, "intent").psi is None
+
+
+def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else():
+    from bigger_boat.automation.retraining import _assets
+    from bigger_boat.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    recommendation = {key.to_user_string() for key in _assets(graph, ["recommendation"])}
+    assert {
+        "recommendation_dataset",
+        "product_embeddings",
+        "recommendation_champion",
+        "prediction_api",
+    } < recommendation
+    assert not recommendation & {"intent_model", "intent_endpoint", "sessions", "products", "drift_report"}
+    both = {key.to_user_string() for key in _assets(graph, ["intent", "recommendation"])}
+    assert recommendation < both
+    assert "intent_champion" in both
