@@ -18,7 +18,7 @@ from bigger_boat.assets import (
     sweeps,
     warehouse,
 )
-from bigger_boat.automation.jobs import JOBS
+from bigger_boat.automation.jobs import JOBS, SCHEDULES
 from bigger_boat.automation.sensors import SENSORS
 from bigger_boat.profiles import build_resources
 from bigger_boat.settings import Settings, get_settings
@@ -47,6 +47,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
         asset_checks=dg.load_asset_checks_from_modules([*GRAPH, *([parity] if settings.profile == "aws" else [])]),
         jobs=JOBS,
         sensors=SENSORS,
+        schedules=SCHEDULES,
         resources={**build_resources(settings), **overrides},
         executor=_executor(settings.max_workers),
     )

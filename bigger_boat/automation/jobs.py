@@ -67,3 +67,14 @@ def rollback_job() -> None:
 
 
 JOBS = [heal_days_job, retrain_job, intent_sweep_job, rollback_job]
+
+weekly_retraining = dg.ScheduleDefinition(
+    name="weekly_retraining",
+    job=retrain_job,
+    cron_schedule="0 3 * * 1",
+    execution_timezone="UTC",
+    tags={"bigger_boat/reason": "Monday, 03:00 UTC: the weekly retraining."},
+    description="Trains everything again each Monday, whatever the evidence says (the sensor trains when there is any).",
+)
+
+SCHEDULES = [weekly_retraining]

@@ -142,3 +142,14 @@ def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else()
     both = {key.to_user_string() for key in _assets(graph, ["intent", "recommendation"])}
     assert recommendation < both
     assert "intent_champion" in both
+
+
+def test_the_weekly_retraining_is_off_and_asks_for_one_run_when_it_is_on():
+    from bigger_boat.definitions import defs
+
+    schedule = defs.resolve_schedule_def("weekly_retraining")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    monday = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    tick = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=monday))
+    [request] = tick.run_requests
+    assert request.tags["bigger_boat/reason"] == "Monday, 03:00 UTC: the weekly retraining."
