@@ -74,7 +74,7 @@ weekly_retraining = dg.ScheduleDefinition(
     cron_schedule="0 3 * * 1",
     execution_timezone="UTC",
     tags={"bigger_boat/reason": "Monday, 03:00 UTC: the weekly retraining."},
-    description="Trains everything again each Monday, whatever the evidence says (the sensor trains when there is any).",
+    description="Trains everything again each Monday, whatever the evidence says.",
 )
 
 SCHEDULES = [weekly_retraining]
