@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow", "keras"},
-    code_version="1",
+    code_version="2",
     check_specs=gate_specs(
         "intent_champion",
         "bundle_is_intact",

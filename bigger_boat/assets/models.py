@@ -44,7 +44,7 @@ class IntentOverrides(dg.Config):
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow", "keras"},
-    code_version="1",
+    code_version="2",
 )
 def intent_model(
     config: IntentOverrides,
