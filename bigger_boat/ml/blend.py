@@ -29,22 +29,55 @@ def fit_blend(choices: Choices, penalty: float, free: np.ndarray) -> np.ndarray:
     from scipy.optimize import minimize
 
     scale = choices.parts.std(axis=0) + 1e-6
-    parts = choices.parts / scale
-    sizes = np.diff(np.append(choices.starts, len(parts)))
-    owners = np.repeat(np.arange(len(sizes)), sizes)
+    logit = _Logit(choices, (choices.parts / scale).astype(np.float64), penalty, free)
+    found = minimize(logit.loss, np.zeros(free.sum()), jac=True, hess=logit.curvature, method="trust-exact")
+    return logit.weights(found.x) / scale
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = np.where(free, flat.reshape(free.shape), 0.0)
-        scores = np.einsum("mf,mf->m", parts, (choices.context @ weights)[owners])
-        highest = np.maximum.reduceat(scores, choices.starts)
-        exponentials = np.exp(scores - highest[owners])
-        totals = np.add.reduceat(exponentials, choices.starts)
-        value = (highest + np.log(totals) - scores[choices.chosen]).mean() + penalty * (weights**2).sum()
-        error = exponentials / totals[owners]
-        error[choices.chosen] -= 1
-        by_choice = np.add.reduceat(parts * error[:, None], choices.starts, axis=0)
-        gradient = choices.context.T @ by_choice / len(sizes) + 2 * penalty * weights
-        return value, np.where(free, gradient, 0.0).ravel()
 
-    found = minimize(loss, np.zeros(free.size), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return np.where(free, found.x.reshape(free.shape), 0.0) / scale
+class _Logit:
+    """The loss with its first two derivatives by the free weights: parts are alike, and only their curvature tells
+    them apart in a few steps (300 steps of L-BFGS did not)."""
+
+    def __init__(self, choices: Choices, parts: np.ndarray, penalty: float, free: np.ndarray):
+        self.parts, self.starts, self.chosen = parts, choices.starts, choices.chosen
+        self.penalty, self.free = penalty, free
+        self.context = choices.context.astype(np.float64)
+        self.owners = np.repeat(np.arange(len(self.starts)), np.diff(np.append(self.starts, len(parts))))
+
+    def weights(self, flat: np.ndarray) -> np.ndarray:
+        """Return all weights (C, F) from the free ones."""
+        weights = np.zeros(self.free.shape)
+        weights[self.free] = flat
+        return weights
+
+    def loss(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the loss and its gradient."""
+        shares, logs = self._shares(flat)
+        error = shares.copy()
+        error[self.chosen] -= 1
+        gradient = (self.context[self.owners] * error[:, None]).T @ self.parts / len(self.starts)
+        value = self.penalty * (flat**2).sum() - logs[self.chosen].mean()
+        return value, gradient[self.free] + 2 * self.penalty * flat
+
+    def curvature(self, flat: np.ndarray) -> np.ndarray:
+        """Return the matrix of second derivatives: within each choice the covariance of its candidates."""
+        shares, _ = self._shares(flat)
+        means = np.add.reduceat(self.parts * shares[:, None], self.starts, axis=0)
+        count, (contexts, parts) = len(self.starts), self.free.shape
+        matrix = np.empty((contexts, parts, contexts, parts))
+        for one in range(contexts):
+            for other in range(one, contexts):
+                both = self.context[:, one] * self.context[:, other]
+                squares = self.parts.T @ (self.parts * (shares * both[self.owners])[:, None])
+                block = (squares - means.T @ (means * both[:, None])) / count
+                matrix[one, :, other], matrix[other, :, one] = block, block
+        chosen = self.free.ravel()
+        matrix = matrix.reshape(chosen.size, chosen.size)[np.ix_(chosen, chosen)]
+        return matrix + 2 * self.penalty * np.eye(len(matrix))
+
+    def _shares(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probability of each candidate (M,), and its logarithm."""
+        scores = ((self.parts @ self.weights(flat).T) * self.context[self.owners]).sum(axis=1)
+        scores -= np.maximum.reduceat(scores, self.starts)[self.owners]
+        logs = scores - np.log(np.add.reduceat(np.exp(scores), self.starts))[self.owners]
+        return np.exp(logs), logs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bigger_boat.ml.blend import Choices, fit_blend
+from bigger_boat.ml.blend import Choices, _Logit, fit_blend
 
 
 def choices(weights, count=4_000, candidates=6, seed=0):
@@ -37,3 +37,15 @@ def test_the_penalty_holds_weights_near_zero_whatever_their_scale():
     weak, strong = fit_blend(one, 1e-6, free)[0, 0], fit_blend(one, 1.0, free)[0, 0]
     assert 0 < strong < weak / 3
     assert fit_blend(larger, 1.0, free)[0, 0] * 1000 == pytest.approx(strong, rel=1e-3)
+
+
+def test_gradient_and_curvature_are_the_differences_of_the_loss():
+    one = choices(np.array([[1.0, -0.5, 0.2], [0.4, 0.0, 0.0]]), count=50)
+    free = np.array([[True, True, True], [True, False, True]])
+    logit, step = _Logit(one, one.parts.astype(np.float64), 0.01, free), 1e-5
+    flat = np.random.default_rng(1).normal(size=5)
+    steps = np.eye(5) * step
+    gradient = [(logit.loss(flat + s)[0] - logit.loss(flat - s)[0]) / (2 * step) for s in steps]
+    assert logit.loss(flat)[1] == pytest.approx(gradient, abs=1e-7)
+    curvature = np.array([(logit.loss(flat + s)[1] - logit.loss(flat - s)[1]) / (2 * step) for s in steps])
+    assert logit.curvature(flat) == pytest.approx(curvature, abs=1e-7)
