@@ -69,8 +69,8 @@ def intent_champion(
     group_name="champions",
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
-    kinds={"python", "tensorflow"},
-    code_version="1",
+    kinds={"python", "tensorflow", "keras"},
+    code_version="2",
     check_specs=gate_specs(
         "recommendation_champion",
         "bundle_is_intact",
@@ -78,6 +78,7 @@ def intent_champion(
         "fitted_on_this_data",
         "beats_popularity",
         "beats_session_popularity",
+        "lists_are_steady",
     ),
 )
 def recommendation_champion(
@@ -93,7 +94,7 @@ def recommendation_champion(
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
-        task = RecommendationTask(folder)
+        task = RecommendationTask(folder, storage.checkpoints, training.judged_sessions)
         yield from _champion(task, recommender_leaderboard, [manifest], storage, endpoint_host, training, tracking)
 
 
@@ -121,7 +122,7 @@ def _champion(
         gate.check_digests(directory),
         *(gate.check_dataset(each.name, each.version, [asdict(check) for check in each.checks]) for each in manifests),
         gate.check_data_versions(candidate.info["data_versions"], data),
-        *task.baseline_checks(candidate.info["metrics"]["validation"]),
+        *task.checks(candidate.info["metrics"]),
     ]
     yield from shown(judged)
     require = partial(gate.require, subject=f"The {task.name} candidate {candidate.version}")
@@ -144,7 +145,7 @@ def _champion(
         storage.address(bundle.directory),
         data_version=dg.DataVersion(bundle.version),
         metadata={
-            SUMMARY: f"{candidate.kind}, fitted on {info['refit']['count']} days",
+            SUMMARY: f"{bundle.kind}, fitted on {info['refit']['count']} days",
             SIZE: training.size,
             "version": bundle.version,
             "candidate": candidate.version,

@@ -35,6 +35,7 @@ GATE_SENTENCES = {
     "beats_base_rate": "Better in PR-AUC than a constant answer, on validation.",
     "beats_popularity": "Better in MRR@20 than popular products, on validation.",
     "beats_session_popularity": "Better in MRR@20 than the session's own popular products, on validation.",
+    "lists_are_steady": "One event more or less does not turn a list over, on validation.",
     "passed_the_champions_gate": "It was judged as a champion and fitted again on all days.",
     "endpoint_agrees_with_offline": "Served over HTTP, it answers the golden requests as it did offline.",
     "version_was_taken": "There was room for it, and the server that is up took it.",

@@ -8,6 +8,7 @@ import dagster as dg
 from bigger_boat.assets.common import (
     ADDRESS_IO,
     ML_OWNERS,
+    SIZE,
     SUMMARY,
     plot,
     readable_failures,
@@ -15,6 +16,7 @@ from bigger_boat.assets.common import (
     verified_dataset,
 )
 from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.training import Training
 
 REPORT_FILE = "report.json"
 
@@ -55,31 +57,54 @@ def intent_report(intent_dataset: str, intent_model: str, storage: LocalStorage)
     )
 
 
-@dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="1")
-def recommender_leaderboard(recommendation_dataset: str, knn_recommender: str, storage: LocalStorage) -> dg.Output[str]:
-    """The recommenders and the baselines on every next product of the test days, and the one that is chosen."""
+@dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="2")
+def recommender_leaderboard(
+    recommendation_dataset: str,
+    knn_recommender: str | None,
+    lstm_recommender: str | None,
+    hybrid_recommender: str | None,
+    storage: LocalStorage,
+    training: Training,
+) -> dg.Output[str]:
+    """The recommenders of this data and the field's ladder on every next product of the test days; which is chosen."""
     from bigger_boat.ml.bundle import read_bundle
     from bigger_boat.ml.recommendation_plots import plot_leaderboard
-    from bigger_boat.ml.recommendation_task import KIND, RecommendationTask
+    from bigger_boat.ml.recommendation_task import RecommendationTask
+    from bigger_boat.ml.recommender_choice import choose, measure, of_this_data
 
+    addresses = {"knn": knn_recommender, "lstm": lstm_recommender, "hybrid": hybrid_recommender}
     with readable_failures(), storage.draft("reports/recommender_leaderboard") as draft:
         folder, manifest = verified_dataset(storage, recommendation_dataset)
-        task = RecommendationTask(folder)
-        bundle = read_bundle(storage.fetch(knn_recommender))
-        scores = task.scores(task.load(bundle), "test")
-        report = _report(
-            "knn_recommender", knn_recommender, manifest.version, bundle.info["metrics"]["validation"], scores
-        )
+        task = RecommendationTask(folder, most_sessions=training.judged_sessions)
+        made = {kind: read_bundle(storage.fetch(address)) for kind, address in addresses.items() if address}
+        candidates, left_out = of_this_data(made, manifest.version)
+        models = {kind: task.load(bundle) for kind, bundle in candidates.items()}
+        choice = choose(task, models)
+        reason = " ".join([choice.sentence, *left_out])
+        report = {
+            "chosen": {
+                "asset": f"{choice.kind}_recommender",
+                "bundle": addresses[choice.kind],
+                "reason": reason,
+            },
+            "dataset": manifest.version,
+            "validation": choice.validation,
+            **measure(task, models, "test"),
+            "test_slices": task.slices(models[choice.kind], "test"),
+        }
         (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
-    rows = list(scores.values())
+    rows, best = list(report["test"].values()), report["test"][choice.kind]
     return dg.Output(
         draft.address,
         data_version=dg.DataVersion(draft.version),
         metadata={
-            SUMMARY: f"test MRR@20 {scores[KIND]['mrr']:.3f}, HR@20 {scores[KIND]['hit_rate']:.3f}",
+            SUMMARY: f"{choice.kind}: test MRR@20 {best['mrr']:.3f}, HR@20 {best['hit_rate']:.3f}",
+            SIZE: training.size,
             "chosen": report["chosen"]["asset"],
-            "reason": report["chosen"]["reason"],
+            "reason": reason,
             "test": table(rows),
+            "test_without_repeats": table(list(report["test_without_repeats"].values())),
+            "test_slices": table(report["test_slices"]),
             "leaderboard": plot(plot_leaderboard(rows)),
         },
     )

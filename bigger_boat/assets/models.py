@@ -1,5 +1,7 @@
 """Models: candidates, fitted on the training days only; each is a bundle with its numbers on validation."""
 
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 from pydantic import Field
 
@@ -20,6 +22,10 @@ from bigger_boat.assets.common import (
 from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
+
+if TYPE_CHECKING:
+    from bigger_boat.ml.bundle import Bundle
+    from bigger_boat.ml.lstm_recommender import FittedLstm
 
 
 class IntentOverrides(dg.Config):
@@ -92,12 +98,32 @@ def intent_model(
     )
 
 
+class LstmOverrides(dg.Config):
+    """Hyper-parameters of the next-item LSTM; what is not set comes from the size (quick or full)."""
+
+    units: int | None = Field(None, ge=2, le=1024, description="width of the LSTM")
+    dropout: float | None = Field(None, ge=0, lt=1, description="share of units left out while training")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="learning rate")
+    batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
+    epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
+    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
+    samples: int | None = Field(None, ge=1, description="products that a sampled loss compares with")
+    seed: int | None = Field(None, description="the same seed makes the same model")
+
+
+class HybridOverrides(dg.Config):
+    """What the hybrid is chosen by; what is not set comes from the size (quick or full)."""
+
+    judged_predictions: int | None = Field(None, ge=100, description="predictions that the weights are fitted on")
+    penalty: float | None = Field(None, gt=0, description="how strongly weights are held near 0")
+
+
 @dg.asset(
     group_name="models",
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow"},
-    code_version="1",
+    code_version="2",
 )
 def knn_recommender(
     recommendation_dataset: str,
@@ -107,22 +133,89 @@ def knn_recommender(
     tracking: Tracking,
 ) -> dg.Output[str]:
     """Prod2Vec nearest neighbours of what the session looked at last: which products come next?"""
+    return _recommender("knn", recommendation_dataset, product_embeddings, storage, training, tracking)
+
+
+@dg.asset(
+    group_name="models",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow", "keras"},
+    code_version="1",
+)
+def lstm_recommender(
+    config: LstmOverrides,
+    recommendation_dataset: str,
+    product_embeddings: str,
+    storage: LocalStorage,
+    training: Training,
+    tracking: Tracking,
+) -> dg.Output[str]:
+    """LSTM over the vectors of the products looked at, which also say what the catalogue says: which come next?"""
+    from bigger_boat.ml.lstm_recommender import LstmConfig
+
+    parts = {"lstm": preset(LstmConfig, training.size, config)}
+    return _recommender("lstm", recommendation_dataset, product_embeddings, storage, training, tracking, parts)
+
+
+@dg.asset(
+    group_name="models",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow"},
+    code_version="1",
+)
+def hybrid_recommender(
+    config: HybridOverrides,
+    recommendation_dataset: str,
+    product_embeddings: str,
+    lstm_recommender: str,
+    storage: LocalStorage,
+    training: Training,
+    tracking: Tracking,
+) -> dg.Output[str]:
+    """Past sessions, rules, revisits, popularity and the LSTM, weighed on validation: which products come next?"""
+    from bigger_boat.ml.bundle import read_bundle
+    from bigger_boat.ml.hybrid_recommender import HybridConfig
+    from bigger_boat.ml.lstm_recommender import LstmConfig
+
+    with readable_failures():
+        lstm = read_bundle(storage.fetch(lstm_recommender))
+    own = LstmConfig(**lstm.info["configuration"]["lstm"])
+    parts = {"lstm": own, "hybrid": preset(HybridConfig, training.size, config)}
+    return _recommender("hybrid", recommendation_dataset, product_embeddings, storage, training, tracking, parts, lstm)
+
+
+def _recommender(
+    kind: str,
+    recommendation_dataset: str,
+    product_embeddings: str,
+    storage: LocalStorage,
+    training: Training,
+    tracking: Tracking,
+    parts: dict[str, Any] | None = None,
+    around: "Bundle | None" = None,
+) -> dg.Output[str]:
+    """Fit a kind of recommender on the training days, ``around`` an LSTM; write its bundle with its numbers."""
     from bigger_boat.ml.recommendation_plots import plot_leaderboard
-    from bigger_boat.ml.recommendation_task import KIND, RecommendationTask
+    from bigger_boat.ml.recommendation_task import RecommendationTask
+    from bigger_boat.ml.recommender_kinds import configuration_of
 
     with readable_failures():
         folder, manifest = verified_dataset(storage, recommendation_dataset)
-        task = RecommendationTask(folder)
+        task = RecommendationTask(folder, storage.checkpoints, training.judged_sessions)
         embeddings, prod2vec, items_version = load_embeddings(storage, product_embeddings)
-        configuration, data = task.configuration_of(prod2vec), {"recommendation_dataset": items_version}
-        with tracked(tracking, "knn_recommender", configuration, data) as run:
-            model, blend = task.fit(embeddings)
+        configuration = configuration_of(kind, prod2vec, **(parts or {}))
+        data = {"recommendation_dataset": items_version}
+        with tracked(tracking, f"{kind}_recommender", configuration, data) as run:
+            task.on_epoch = run.log
+            lstm = around and _trained(around, configuration, data)
+            model, chosen = task.fit(configuration, embeddings, lstm)
             scores = task.scores(model, "validation")
-            info = candidate_info(
-                manifest, data=data, configuration=configuration, chosen=blend, metrics={"validation": scores}
-            )
-            bundle = task.write(storage.folder("bundles/knn_recommender"), model, info)
-            run.log({"validation": scores})
+            metrics = {"validation": scores, "behaviour": task.behaviour(model)}
+            info = candidate_info(manifest, data=data, configuration=configuration, chosen=chosen, metrics=metrics)
+            bundle = task.write(storage.folder(f"bundles/{kind}_recommender"), model, info)
+            run.log(metrics)
             run.tag(bundle=storage.address(bundle.directory))
     rows = list(scores.values())
     mrr = {name: row["mrr"] for name, row in scores.items()}
@@ -130,12 +223,29 @@ def knn_recommender(
         storage.address(bundle.directory),
         data_version=dg.DataVersion(bundle.version),
         metadata={
-            SUMMARY: f"MRR@20 {mrr[KIND]:.3f}, in-session popularity {mrr['session_popularity']:.3f}",
+            SUMMARY: f"MRR@20 {mrr[kind]:.3f}, in-session popularity {mrr['session_popularity']:.3f}",
             SIZE: training.size,
             "version": bundle.version,
-            "mrr": mrr[KIND],
-            "chosen": blend,
+            "mrr": mrr[kind],
+            "chosen": chosen,
+            "behaviour": table([metrics["behaviour"]]),
             "validation": table(rows),
             "leaderboard": plot(plot_leaderboard(rows)),
         },
     )
+
+
+def _trained(bundle: "Bundle", configuration: dict[str, Any], data: dict[str, str]) -> "FittedLstm":
+    """Return the LSTM of a candidate. Raises TrainingError where it is of other sessions or embeddings."""
+    from bigger_boat.errors import TrainingError
+    from bigger_boat.ml.hybrid_export import load_lstm
+    from bigger_boat.ml.lstm_recommender import FittedLstm
+
+    theirs = bundle.info["configuration"]
+    if bundle.info["data_versions"] != data or theirs["prod2vec"] != configuration["prod2vec"]:
+        raise TrainingError(
+            f"Expected an LSTM of {data} with embeddings of {configuration['prod2vec']}, and found version "
+            f"{bundle.version}, of {bundle.info['data_versions']} with {theirs['prod2vec']}.",
+            "Materialize lstm_recommender again, then hybrid_recommender.",
+        )
+    return FittedLstm(load_lstm(bundle.saved_model, theirs["lstm"]["longest"]), bundle.info["chosen"]["epochs"])

@@ -19,6 +19,9 @@ from bigger_boat.ml.intervals import Interval
 LARGEST_RELATIVE_LOSS = 0.02
 """A refresh is promoted unless the lower bound of the difference is worse than this share of the incumbent's value."""
 
+SMALLEST_OVERLAP = 0.25
+"""Of a list's products, the share that must stay when an event is removed or repeated."""
+
 _SHOWN_DIFFERENCES = 3
 
 
@@ -98,6 +101,18 @@ def check_recommendation_baselines(mrr: float, popularity: float, session_popula
         check_beats("popularity", "MRR@20", mrr, popularity),
         check_beats("session_popularity", "MRR@20", mrr, session_popularity),
     ]
+
+
+def check_steadiness(overlaps: Mapping[str, float | None]) -> GateCheck:
+    """One event more or less leaves most of a list. ``overlaps``: by the change, the share that stays; None: not asked.
+
+    A model of which nobody measured it does not pass.
+    """
+    shares = {change: share for change, share in overlaps.items() if share is not None}
+    lowest = min(shares.values(), default=0.0)
+    shown = " and ".join(f"{share:.0%} with an event {change}" for change, share in shares.items())
+    text = f"Of a list stays {shown or 'nobody measured what'}; at least {SMALLEST_OVERLAP:.0%} must."
+    return GateCheck("lists_are_steady", lowest >= SMALLEST_OVERLAP, text, lowest)
 
 
 def check_intent_baseline(pr_auc: float, base_rate: float) -> list[GateCheck]:

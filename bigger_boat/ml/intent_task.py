@@ -109,9 +109,9 @@ class IntentTask:
         return reports_of(*self.predictions(model, split))
 
     @staticmethod
-    def baseline_checks(scores: Mapping[str, Mapping]) -> list[GateCheck]:
-        """Judge ``scores``: the PR-AUC of a constant answer, the base rate, must be beaten."""
-        pooled = scores[KIND]["pooled"]
+    def checks(metrics: Mapping[str, Mapping]) -> list[GateCheck]:
+        """Judge the metrics of one model: the PR-AUC of a constant answer, the base rate, must be beaten."""
+        pooled = metrics["validation"][KIND]["pooled"]
         return check_intent_baseline(pooled["pr_auc"], pooled["base_rate"])
 
     def compare(self, candidate: Predicts, incumbent: Predicts, after: date | None = None) -> Comparison | None:

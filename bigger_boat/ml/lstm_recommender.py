@@ -45,7 +45,7 @@ class LstmConfig:
 
     @classmethod
     def quick(cls) -> "LstmConfig":
-        """Seconds on two cores: what ``make run`` uses."""
+        """Seconds on two cores."""
         return cls(units=48, epochs=4, batch_size=256, learning_rate=8e-3, samples=250)
 
     @classmethod

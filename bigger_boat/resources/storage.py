@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.types.dagster_type import DagsterTypeKind
 
 from bigger_boat.errors import DatasetError
 
@@ -89,7 +90,10 @@ class LocalStorage(dg.ConfigurableResource):
 
 
 class AddressIOManager(dg.ConfigurableIOManager):
-    """Hands addresses from asset to asset: one small JSON file per asset, replaced atomically."""
+    """Hands addresses from asset to asset: one small JSON file per asset, replaced atomically.
+
+    An asset that was never made is None where the input says so (``str | None``), and an error elsewhere.
+    """
 
     base_dir: str
 
@@ -103,9 +107,11 @@ class AddressIOManager(dg.ConfigurableIOManager):
         draft.write_text(json.dumps({"address": obj, "run_id": context.run_id}) + "\n")
         draft.replace(path)
 
-    def load_input(self, context: dg.InputContext) -> str:
+    def load_input(self, context: dg.InputContext) -> str | None:
         path = self._path(context.asset_key)
         if not path.exists():
+            if context.dagster_type.kind == DagsterTypeKind.NULLABLE:
+                return None
             name = context.asset_key.to_user_string()
             raise DatasetError(
                 f"{name} has not been made yet.", f"Materialize it first: bigger-boat run --select {name}"

@@ -57,6 +57,17 @@ def test_baselines_must_be_beaten_not_equalled():
     )
 
 
+def test_one_event_must_not_turn_a_list_over():
+    steady = gate.check_steadiness({"repeated": 0.9, "removed": 0.25})
+    assert (steady.name, steady.passed, steady.value) == ("lists_are_steady", True, 0.25)
+    assert steady.description == (
+        "Of a list stays 90% with an event repeated and 25% with an event removed; at least 25% must."
+    )
+    assert not gate.check_steadiness({"repeated": 0.9, "removed": 0.24}).passed
+    assert gate.check_steadiness({"repeated": 0.9, "removed": None}).passed
+    assert not gate.check_steadiness({"repeated": None, "removed": None}).passed
+
+
 def test_the_data_set_must_carry_passed_checks():
     def check(name, passed, blocking=True):
         return {"name": name, "passed": passed, "blocking": blocking, "description": f"{name} says so."}

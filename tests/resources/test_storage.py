@@ -2,10 +2,11 @@ import os
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
 
 from bigger_boat.errors import DatasetError
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import AddressIOManager, LocalStorage
 
 
 @pytest.fixture
@@ -53,3 +54,24 @@ def test_drafts_of_killed_processes_are_swept_and_those_of_living_ones_stay(stor
     swept = storage.sweep_drafts()
     assert [path.name for path in swept] == [f".draft-{dead.pid}-v"]
     assert (tmp_path / "datasets" / "some" / f".draft-{os.getpid()}-v").exists()
+
+
+def test_what_was_never_made_is_none_where_the_input_says_so(tmp_path):
+    @dg.asset
+    def report(model: str | None) -> str:
+        return f"of {model}"
+
+    @dg.asset
+    def champion(model: str) -> str:
+        return f"from {model}"
+
+    def made(asset):
+        handed = {"io_manager": AddressIOManager(base_dir=str(tmp_path))}
+        chosen = [asset, dg.AssetSpec("model")]
+        return dg.materialize(chosen, resources=handed, selection=[asset], raise_on_error=False)
+
+    assert made(report).output_for_node("report") == "of None"
+    failed = made(champion)
+    assert "model has not been made yet" in failed.failure_data_for_node("champion").error.to_string()
+    AddressIOManager(base_dir=str(tmp_path))._path(dg.AssetKey("model")).write_text('{"address": "models/model/1"}')
+    assert made(report).output_for_node("report") == "of models/model/1"
