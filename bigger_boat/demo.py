@@ -21,6 +21,9 @@ from bigger_boat.settings import PROJECT_DIR, Settings
 SHOP = {"sessions": 27_000, "days": 28, "products": 2_000, "seed": 1}
 """About 200,000 events; small enough for a coffee's length, large enough to learn from."""
 
+SELECTION = "not (lstm_recommender or hybrid_recommender)"
+"""What is made unless asked otherwise: all but the two candidates that take longer to train than a first look may."""
+
 ACTIONS = "start,view,detail,add,view,end"
 SUMMARY_FILE = "summary.md"
 
@@ -69,7 +72,7 @@ def ask(settings: Settings) -> None:
     heading("Next")
     say("  make up                                  the graph in the browser, and the endpoint")
     say("  .venv/bin/bigger-boat land DIR           your own events, in the format of the SIGIR eCom 2021 challenge")
-    say("  .venv/bin/bigger-boat run --size full    full-size models")
+    say("  .venv/bin/bigger-boat run --size full    full-size models, and all that may recommend: LSTM and hybrid, too")
     say(f"  {escape(str(path))}   the numbers of this run")
 
 

@@ -16,11 +16,19 @@ from bigger_boat.settings import Settings, get_settings
 
 @app.command(epilog="Example: bigger-boat run --select '+recommendation_endpoint'")
 def run(
-    select: Annotated[str, typer.Option(help="assets, in Dagster's selection syntax")] = "*",
+    select: Annotated[
+        str | None, typer.Option(help="assets, in Dagster's selection syntax; default: all (see --demo)")
+    ] = None,
     max_workers: Annotated[int, typer.Option(min=1, help="steps side by side; 1: all in one process")] = 1,
     size: Size = None,
     force: Annotated[bool, typer.Option(help="make everything selected again, also what is up to date")] = False,
-    demo: Annotated[bool, typer.Option(help="simulate a shop if none has landed, start the endpoint, ask it")] = False,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            help="simulate a shop if none has landed, start the endpoint, ask it; small models, by default without the "
+            "LSTM and hybrid recommenders"
+        ),
+    ] = False,
     as_of: Annotated[
         datetime | None,
         typer.Option("--as-of", formats=["%Y-%m-%d"], help="from what had landed by the end of this day (UTC), apart"),
@@ -30,6 +38,7 @@ def run(
     """Bring the graph up to date with what has landed: only what is missing or behind is made."""
     from bigger_boat import demo as tour
 
+    select = select or (tour.SELECTION if demo else "*")
     if as_of:
         past = as_it_stood(get_settings(), as_of.date())
         run_graph(prepare_process(size, max_workers, past.data_dir), select, force, past=past, dry_run=dry_run)

@@ -40,6 +40,7 @@ def graph():
         ("data, model", "data model"),
         ("group:raw or group:warehouse", "raw/events sessions"),
         ("+model and not data", "raw/events sessions model"),
+        ("not (data or model)", "raw/events sessions"),
     ],
 )
 def test_what_is_selected(graph, text, names):

@@ -19,6 +19,7 @@ from forked_cli import ForkedCli
 from whole_shop import Shop, cli, copy_shop, environment, make_source, start_cli
 
 from bigger_boat.data.landing import land
+from bigger_boat.demo import SELECTION
 from bigger_boat.resources import local_server
 from bigger_boat.serving import client
 
@@ -27,7 +28,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory) -> Path:
-    """The data folder of a finished ``bigger-boat run --size quick``; what it printed lies in it. Never change it."""
+    """The data folder of a finished run, of what ``make run`` makes; what it printed lies in it. Never change it."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     finished = base / "snapshot"
@@ -37,7 +38,7 @@ def snapshot(tmp_path_factory) -> Path:
             root = base / "snapshot-in-the-making"
             shutil.rmtree(root, ignore_errors=True)
             land(make_source(base / "source"), root / "landing", now=NOW)
-            code, said = cli(root, "run", "--size", "quick", BIGGER_BOAT_TRACKING="mlflow")
+            code, said = cli(root, "run", "--select", SELECTION, "--size", "quick", BIGGER_BOAT_TRACKING="mlflow")
             assert code == 0, said
             (root / "said.txt").write_text(said)
             root.rename(finished)

@@ -128,6 +128,17 @@ def test_the_recommender_beats_popularity_overall_and_within_the_session(live):
         mrr = {name: row["mrr"] for name, row in report[split].items()}
         assert mrr["knn"] > mrr["session_popularity"] > mrr["popularity"], (split, mrr)
         assert report[split]["knn"]["mrr_low"] > report[split]["session_popularity"]["mrr_high"]
+    assert {"sknn", "vsknn", "vstan"} <= set(report["test"])
+
+
+def test_the_leaderboard_says_whom_it_compared(live):
+    """``make run`` leaves two candidates out (``tour.SELECTION``)."""
+    chosen = json.loads((live.folder("recommender_leaderboard") / "report.json").read_text())["chosen"]
+    assert chosen["asset"] == "knn_recommender"
+    assert chosen["reason"] == (
+        "It is the only candidate. lstm_recommender is left out: It has not been made. "
+        "hybrid_recommender is left out: It has not been made."
+    )
 
 
 def test_the_lstm_beats_base_rate_and_logistic_regression(live):

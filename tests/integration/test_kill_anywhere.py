@@ -23,6 +23,7 @@ from forked_cli import ForkedRun
 from whole_shop import Shop, free_port, make_source, open_instance
 
 from bigger_boat.data.landing import land
+from bigger_boat.demo import SELECTION
 from bigger_boat.serving import client
 from bigger_boat.settings import PROJECT_DIR
 
@@ -167,9 +168,10 @@ def test_killed_ten_times_on_the_way_through_the_whole_graph(snapshot, forked, t
     root = tmp_path / "data"
     shutil.copytree(snapshot / "landing", root / "landing")
     chance = random.Random(2026)
-    killed = [forked.start(root, "run").kill_after(lambda run: "Graph" in run.said, 11, chance) for _ in range(10)]
+    made = ("run", "--select", SELECTION)
+    killed = [forked.start(root, *made).kill_after(lambda run: "Graph" in run.said, 11, chance) for _ in range(10)]
     assert any(killed)
-    code, said = forked.run(root, "run")
+    code, said = forked.run(root, *made)
     assert code == 0, said
     assert_same_tables_and_datasets(root, snapshot)
     assert_nothing_hangs(root)
