@@ -61,3 +61,7 @@ class RequestError(BiggerBoatError):
 
 class ServerError(BiggerBoatError):
     """The local server cannot start, or does not answer."""
+
+
+class CloudError(BiggerBoatError):
+    """AWS refused, cannot be reached, or a step that runs there cannot be started or ended badly."""

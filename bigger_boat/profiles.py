@@ -1,6 +1,8 @@
 """The one table that says which adapter plays which role, per profile."""
 
 from bigger_boat.resources.alerts import Alerts
+from bigger_boat.resources.batch_job import StepNeeds
+from bigger_boat.resources.batch_launcher import BatchCompute, HereCompute
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
@@ -12,6 +14,9 @@ from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 from bigger_boat.resources.twin import DuckDBTwin
 from bigger_boat.settings import Settings
+
+TOLD = ("profile", "size", "start_date", "end_date", "tracking")
+"""Settings of this process that its jobs get, too: no secrets, no paths of this machine."""
 
 
 def build_resources(settings: Settings) -> dict[str, object]:
@@ -52,6 +57,8 @@ def _local(settings: Settings) -> dict[str, object]:
         "storage": LocalStorage(base_dir=str(settings.data_dir)),
         "address_io_manager": AddressIOManager(base_dir=str(settings.data_dir / "addresses")),
         "training": Training(size=settings.size),
+        "gpu_compute": HereCompute(),
+        "cpu_compute": HereCompute(),
         "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
         "alerts": Alerts(webhook_url=settings.alert_webhook.get_secret_value() if settings.alert_webhook else ""),
@@ -60,9 +67,24 @@ def _local(settings: Settings) -> dict[str, object]:
 
 
 def _aws(settings: Settings) -> dict[str, object]:
-    """The warehouse is Snowflake, which a twin on DuckDB is held against; every other role is still the local one."""
+    """Snowflake, which a twin on DuckDB is held against, and AWS Batch; every other role is still the local one."""
     twin = DuckDBTwin(project_dir=str(settings.dbt_project_dir), memory_limit=f"{settings.memory_limit_mib}MiB")
-    return {**_local(settings), "twin": twin}
+    return {**_local(settings), **(_batch(settings) if settings.remote_steps else {}), "twin": twin}
+
+
+def _batch(settings: Settings) -> dict[str, object]:
+    """Return the queues that steps go to. A job is told the settings in TOLD; the rest stands in its definition."""
+    told = {f"BIGGER_BOAT_{name.upper()}": getattr(settings, name) for name in TOLD if getattr(settings, name)}
+    environment = {**{name: str(value) for name, value in told.items()}, "BIGGER_BOAT_STEP_WORKER": "true"}
+    return {
+        f"{kind}_compute": BatchCompute(
+            queue=getattr(settings, f"batch_{kind}_queue"),
+            job_definition=getattr(settings, f"batch_{kind}_job_definition"),
+            prefix=settings.batch_prefix,
+            needs=StepNeeds(gpus=gpus, environment=environment),
+        )
+        for kind, gpus in (("gpu", 1), ("cpu", 0))
+    }
 
 
 def _duckdb(settings: Settings) -> DuckDBWarehouse:

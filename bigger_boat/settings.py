@@ -19,6 +19,14 @@ from bigger_boat.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 PREFIX = "BIGGER_BOAT_"
+BATCH_SETTINGS = (
+    "batch_prefix",
+    "batch_gpu_queue",
+    "batch_gpu_job_definition",
+    "batch_cpu_queue",
+    "batch_cpu_job_definition",
+)
+"""What ``remote_steps`` needs in the aws profile."""
 
 
 class Settings(BaseSettings):
@@ -44,6 +52,14 @@ class Settings(BaseSettings):
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
+    remote_steps: bool = Field(False, description="aws: run what trains as jobs of AWS Batch, not in this process")
+    step_worker: bool = Field(False, description="set in those jobs: they need no settings of warehouse and queues")
+    batch_prefix: str = Field("", description="s3://bucket/path for the messages between this process and its jobs")
+    batch_gpu_queue: str = Field("", description="job queue of the steps that want a GPU")
+    batch_gpu_job_definition: str = Field("", description="their job definition")
+    batch_cpu_queue: str = Field("", description="job queue of the other steps that run as jobs")
+    batch_cpu_job_definition: str = Field("", description="their job definition")
+
     snowflake_account: str = Field("", description="account identifier: ORGANISATION-ACCOUNT")
     snowflake_user: str = Field("", description="a user of type SERVICE that logs in with a key pair")
     snowflake_private_key_path: Path | None = Field(None, description="file with the user's private key (PKCS#8, PEM)")
@@ -67,8 +83,8 @@ class Settings(BaseSettings):
 
     @property
     def dbt_target(self) -> Literal["duckdb", "snowflake"]:
-        """The warehouse of the profile, as dbt's profiles.yml calls it."""
-        return "snowflake" if self.profile == "aws" else "duckdb"
+        """The warehouse of the profile, as dbt's profiles.yml calls it; a job of a step only draws the graph."""
+        return "snowflake" if self.profile == "aws" and not self.step_worker else "duckdb"
 
     @property
     def landing_dir(self) -> Path:
@@ -123,16 +139,18 @@ def load_settings(env_file: Path | None = PROJECT_DIR / ".env") -> Settings:
     if missing := missing_settings(settings):
         raise SettingsError(
             f"The aws profile needs settings that are missing: {', '.join(missing)}.",
-            "docs/snowflake.md says what they are and how to set Snowflake up.",
+            "docs/snowflake.md and docs/aws.md say what they are and how to set up what they name.",
         )
     return settings
 
 
 def missing_settings(settings: Settings) -> list[str]:
     """Return the variables that the profile needs and that are not set."""
-    if settings.profile == "local":
+    if settings.profile == "local" or settings.step_worker:
         return []
-    needed = ("snowflake_account", "snowflake_user", "snowflake_warehouse", "snowflake_database")
+    needed: tuple[str, ...] = ("snowflake_account", "snowflake_user", "snowflake_warehouse", "snowflake_database")
+    if settings.remote_steps:
+        needed += BATCH_SETTINGS
     missing = [_variable(name) for name in needed if not getattr(settings, name)]
     key_path, key_text = "snowflake_private_key_path", "snowflake_private_key"
     if not getattr(settings, key_path) and not getattr(settings, key_text):

@@ -53,6 +53,7 @@ def intent_champion(
     endpoint_host: LocalEndpointHost,
     training: Training,
     tracking: Tracking,
+    gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """The intent model that may serve: its candidate passed the gate, and it is fitted on all days."""
     from bigger_boat.ml.intent_task import IntentTask

@@ -50,6 +50,7 @@ def product_embeddings(
     storage: LocalStorage,
     training: Training,
     tracking: Tracking,
+    cpu_compute: dg.ResourceParam[object],  # noqa: ARG001
 ) -> dg.Output[str]:
     """Prod2Vec: a vector per product from the sessions of the training days, with its vocabulary and popularity."""
     from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec

@@ -59,6 +59,7 @@ def intent_model(
     storage: LocalStorage,
     training: Training,
     tracking: Tracking,
+    gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
 ) -> dg.Output[str]:
     """LSTM over actions, time gaps and product vectors: will this session with a cart end in a purchase?"""
     from bigger_boat.ml.intent_model import IntentConfig

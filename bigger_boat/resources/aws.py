@@ -1,0 +1,44 @@
+"""Clients for AWS, and its refusals in words. Credentials, region and endpoints are found as boto3 finds them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bigger_boat.errors import CloudError
+
+ATTEMPTS = 8
+"""How often a call is made before its error counts: throttling and short outages are no news."""
+
+_DENIED = "The role of this process lacks the permission that AWS names; add it, and run again."
+_HINTS = {
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
+    "ExpiredToken": "Log in again: the credentials are too old.",
+    "NoSuchBucket": "Correct the bucket in BIGGER_BOAT_BATCH_PREFIX, or make it.",
+    "PermanentRedirect": "The bucket is in another region: set AWS_DEFAULT_REGION to it.",
+}
+_ANY_HINT = "Check BIGGER_BOAT_BATCH_*, the region and the credentials; docs/aws.md says what is needed."
+
+
+def aws_client(service: str) -> Any:
+    """Return boto3's client of a service (``s3``, ``batch``). Raises CloudError without a region or credentials."""
+    import boto3
+    from botocore.config import Config
+
+    with aws_in_words(f"A client for {service} cannot be made"):
+        retries = {"mode": "standard", "max_attempts": ATTEMPTS}
+        return boto3.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+
+
+@contextmanager
+def aws_in_words(what: str) -> Iterator[None]:
+    """Turn boto3's errors into a CloudError that begins with ``what``."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        raise CloudError(f"{what}: AWS answered {code}: {message}", _HINTS.get(code, _ANY_HINT)) from error
+    except BotoCoreError as error:
+        raise CloudError(f"{what}: {error}", _ANY_HINT) from error

@@ -1,0 +1,226 @@
+"""A stand-in for AWS: moto's server with S3 and Batch, whose jobs really run their container's command.
+
+A job is a process of its own in a new, empty folder. It gets the variables of its container, this server's address and
+made-up credentials, and shares nothing else with who submitted it: code and definitions are on its PYTHONPATH, as they
+would be in its image. Most jobs are forks of a process that has Dagster imported, which saves seconds each; those of a
+``fresh`` stand-in are Pythons of their own. moto forgets a submission's retryStrategy; the whole request is kept here
+and followed.
+"""
+
+import contextlib
+import fnmatch
+import json
+import logging
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUCKET, QUEUE, DEFINITION = "boat", "gpu", "training"
+PREFIX = f"s3://{BUCKET}/steps"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "made-up", "AWS_DEFAULT_REGION": "eu-west-1"}
+EXITED = "Essential container in task exited"
+
+
+@dataclass
+class StandIn:
+    """The running server.
+
+    ``fresh``: jobs are no forks. ``hold``: jobs stay RUNNABLE. ``deaths``: what is said of the next attempts that fail;
+    with an exit code, what happens instead of running them.
+    """
+
+    url: str
+    image: Path
+    fresh: bool = False
+    hold: bool = False
+    deaths: list[dict[str, Any]] = field(default_factory=list)
+    submitted: list[dict[str, Any]] = field(default_factory=list)
+    jobs: list[Any] = field(default_factory=list)
+    output: dict[str, str] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:
+        """Return a client of boto3."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+            aws_access_key_id="made-up",
+            aws_secret_access_key="made-up",
+        )
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """Return the bucket's objects by key."""
+        s3 = self.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+
+
+@contextmanager
+def stand_in(image: Path) -> Iterator[StandIn]:
+    """Run the server on a free port; ``image`` holds the definitions' module, beside our package."""
+    from moto.batch.models import Job
+    from moto.batch.responses import BatchResponse
+    from moto.moto_api import state_manager
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    here = StandIn("http://{}:{}".format(*server.get_host_and_port()), image)
+    kept = Job.run, Job.describe, BatchResponse.submitjob
+    submit = kept[2]
+
+    def submit_and_keep(self: Any) -> str:
+        here.submitted.append(json.loads(self.body))
+        return submit(self)
+
+    Job.run, Job.describe = (lambda job: _run(here, job)), (lambda job: _describe(kept[1], job))
+    BatchResponse.submitjob = submit_and_keep
+    state_manager.set_transition("batch::job", {"progression": "manual", "times": 10**9})
+    try:
+        _make_platform(here)
+        yield here
+    finally:
+        for job in here.jobs:
+            job.stop = True
+        for job in here.jobs:
+            job.join(10)
+        Job.run, Job.describe, BatchResponse.submitjob = kept
+        state_manager.unset_transition("batch::job")
+        server.stop()
+
+
+def _make_platform(here: StandIn) -> None:
+    """Bucket, queue and job definition, as the platform's stack would make them."""
+    where = {"LocationConstraint": CREDENTIALS["AWS_DEFAULT_REGION"]}
+    here.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
+    role = here.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    batch = here.client("batch")
+    environment = batch.create_compute_environment(
+        computeEnvironmentName="machines", type="UNMANAGED", state="ENABLED", serviceRole=role
+    )["computeEnvironmentArn"]
+    order = [{"order": 1, "computeEnvironment": environment}]
+    batch.create_job_queue(jobQueueName=QUEUE, state="ENABLED", priority=1, computeEnvironmentOrder=order)
+    container = {"image": "bigger-boat-training", "vcpus": 1, "memory": 512, "command": ["true"]}
+    batch.register_job_definition(jobDefinitionName=DEFINITION, type="container", containerProperties=container)
+
+
+def _run(here: StandIn, job: Any) -> None:
+    """What AWS Batch does with a job: wait for a machine, run the attempts, keep what came of them."""
+    here.jobs.append(job)
+    request = next(each for each in here.submitted if each["jobName"] == job.job_name)
+    job.last, job.status_reason, job.status = {}, "", "RUNNABLE"
+    while here.hold and not job.stop:
+        time.sleep(0.02)
+    strategy = request.get("retryStrategy", {"attempts": 1})
+    for attempt in range(1, strategy["attempts"] + 1):
+        if job.stop:
+            break
+        job.status = "RUNNING"
+        death = here.deaths[0] if here.deaths else {}
+        code = death.get("exitCode") or _run_attempt(here, job, request["containerOverrides"], attempt)
+        said = here.deaths.pop(0) if code and here.deaths else {}
+        job.status_reason = said.get("statusReason", EXITED)
+        job.last = {"exitCode": code, **{name: said[name] for name in ("reason",) if name in said}}
+        ended = {"container": job.last, "statusReason": job.status_reason, "stoppedAt": int(time.time() * 1000)}
+        job.attempts.append(ended)
+        if not code or not _starts_again(strategy, job.status_reason):
+            break
+        job.status = "RUNNABLE"
+    if job.stop:
+        job.status_reason = job.job_stopped_reason or "the stand-in ends"
+    job.status = "SUCCEEDED" if job.last.get("exitCode") == 0 and not job.stop else "FAILED"
+
+
+def _starts_again(strategy: dict[str, Any], status_reason: str) -> bool:
+    for rule in strategy.get("evaluateOnExit", []):
+        if fnmatch.fnmatch(status_reason, rule.get("onStatusReason", "*")):
+            return rule["action"] == "RETRY"
+    return True
+
+
+def _run_attempt(here: StandIn, job: Any, container: dict[str, Any], attempt: int) -> int:
+    """Run the container's command until it ends or the job is stopped; return its exit code as a shell would."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{here.image}",
+        **CREDENTIALS,
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_ENDPOINT_URL": here.url,
+        "AWS_BATCH_JOB_ID": job.job_id,
+        "AWS_BATCH_JOB_ATTEMPT": str(attempt),
+        **{each["name"]: each["value"] for each in container["environment"]},
+    }
+    with tempfile.TemporaryDirectory(prefix="batch-job-") as folder:
+        log = Path(folder, "log")
+        log.touch()
+        process = (_start if here.fresh else _fork)(container["command"], folder, environment)
+        while process.exitcode is None:
+            if job.stop:
+                process.kill()
+            process.join(0.02)
+        here.output[f"{job.job_id}/{attempt}"] = log.read_text()
+    return process.exitcode if process.exitcode >= 0 else 128 - process.exitcode
+
+
+class _Fresh(subprocess.Popen):
+    """A process with the few words of multiprocessing's."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+    def join(self, timeout_s: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(timeout_s)
+
+
+def _start(command: list[str], folder: str, environment: dict[str, str]) -> _Fresh:
+    with Path(folder, "log").open("w") as log:
+        return _Fresh(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def _fork(command: list[str], folder: str, environment: dict[str, str]) -> multiprocessing.process.BaseProcess:
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["bigger_boat.resources.batch_worker", "boto3"])
+    process = forks.Process(target=_become, args=(command, folder, environment))
+    process.start()
+    return process
+
+
+def _become(command: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Do in this process what ``python -m MODULE ARGUMENTS`` does in a new one."""
+    log = os.open(Path(folder, "log"), os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    installed = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
+    sys.path[:] = [folder, *environment["PYTHONPATH"].split(os.pathsep), *installed]
+    python, dash_m, module, *arguments = command
+    assert (python, dash_m) == ("python", "-m"), command
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _describe(describe: Any, job: Any) -> dict[str, Any]:
+    return {
+        **(found := describe(job)),
+        "statusReason": getattr(job, "status_reason", ""),
+        "attempts": list(job.attempts),
+        "container": {**found["container"], **getattr(job, "last", {}), "logStreamName": f"training/{job.job_id}"},
+    }

@@ -1,0 +1,26 @@
+"""One stand-in for AWS per test process; what is planted as a secret in its environment must never leave it."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
+
+from batch_stand_in import CREDENTIALS, StandIn, stand_in
+
+PLANTED = "planted-4711-secret"
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory) -> Iterator[StandIn]:
+    """The stand-in, found by every client of this process; the image holds the small graph."""
+    image = tmp_path_factory.mktemp("image")
+    shutil.copy(Path(__file__).with_name("batch_graph.py"), image)
+    with stand_in(image) as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": running.url, "AWS_SECRET_ACCESS_KEY": PLANTED}.items():
+            patch.setenv(name, value)
+        patch.setenv("SNOWFLAKE_PRIVATE_KEY_OF_THIS_MACHINE", PLANTED)
+        yield running
