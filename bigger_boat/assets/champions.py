@@ -89,6 +89,7 @@ def recommendation_champion(
     endpoint_host: LocalEndpointHost,
     training: Training,
     tracking: Tracking,
+    gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """The recommender that may serve: its candidate passed the gate, and it is fitted on all days."""
     from bigger_boat.ml.recommendation_task import RecommendationTask

@@ -151,6 +151,7 @@ def lstm_recommender(
     storage: LocalStorage,
     training: Training,
     tracking: Tracking,
+    gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
 ) -> dg.Output[str]:
     """LSTM over the vectors of the products looked at, which also say what the catalogue says: which come next?"""
     from bigger_boat.ml.lstm_recommender import LstmConfig

@@ -15,6 +15,7 @@ from bigger_boat.data.dataset_manifest import CheckOutcome, describe_dataset, wr
 from bigger_boat.data.recommendation_dataset import RECOMMENDATION_COLUMNS
 from bigger_boat.data.splits import split_days
 from bigger_boat.ml.bundle import read_bundle, write_bundle
+from bigger_boat.resources.batch_launcher import HereCompute
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage
 from bigger_boat.resources.tracking import Tracking
@@ -85,6 +86,8 @@ def materialize(storage: LocalStorage, addresses: Path, *chosen: dg.AssetsDefini
         resources={
             "storage": storage,
             "training": Training(size="quick"),
+            "cpu_compute": HereCompute(),
+            "gpu_compute": HereCompute(),
             "tracking": Tracking(kind="off"),
             "endpoint_host": LocalEndpointHost(endpoints_dir=f"{storage.base_dir}/endpoints"),
             "address_io_manager": AddressIOManager(base_dir=str(addresses)),
