@@ -106,10 +106,11 @@ def assert_backfill_survives_a_kill(ui: WebUI) -> None:
     [run] = ui.wait(lambda: ui.backfill_state(backfill)["runs"])
     progress = ui.wait(lambda: chunks(ui, run["runId"], "distinct_events"))
     assert progress[0] == "distinct_events: 2026-10-24 to 2026-10-24 (1 of 6 days)"
-    by_asset = {status["assetKey"]["path"][-1]: status for status in statuses(ui, backfill)}
-    assert by_asset.keys() == {name.rsplit("/")[-1] for name in ASSETS}
-    assert by_asset["browsing_train"]["numPartitionsMaterialized"] == len(DAYS)
-    assert by_asset["cart_sessions"]["numPartitionsInProgress"] == len(DAYS)
+    # the backfill's own page lags by the daemon's 30 s; the assets' pages do not
+    stats = ui.partition_stats(ASSETS)
+    assert stats["browsing_train"]["numMaterialized"] == len(DAYS)
+    assert stats["cart_sessions"]["numMaterializing"] == len(DAYS)
+    assert len(statuses(ui, backfill)) == len(ASSETS)
     started = next(found for event in ui.events(run["runId"]) if (found := re.search(r"\(pid: (\d+)\)", text(event))))
     os.kill(int(started[1]), signal.SIGKILL)
 

@@ -32,6 +32,8 @@ BACKFILL = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
   status numPartitions assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
   assetKey { path } numPartitionsTargeted numPartitionsInProgress numPartitionsMaterialized numPartitionsFailed } } }
   runs: runs(limit: 50) { runId status tags { key value } } } } }"""
+STATS = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { assetKey { path } partitionStats {
+  numMaterialized numMaterializing } } }"""
 
 
 class WebUI:
@@ -85,6 +87,11 @@ class WebUI:
     def backfill_state(self, backfill_id: str) -> dict[str, Any]:
         """Return what the backfill's page shows."""
         return self.ask(BACKFILL, id=backfill_id)
+
+    def partition_stats(self, assets: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return by asset's name how many days its page shows as made, and as being made."""
+        nodes = self.ask(STATS, keys=[{"path": name.split("/")} for name in assets])
+        return {node["assetKey"]["path"][-1]: node["partitionStats"] for node in nodes}
 
     def wait(self, what: Callable[[], Any]) -> Any:
         """Return what the first true answer of ``what`` is."""
