@@ -14,9 +14,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from bigger_boat.automation.jobs import DEFAULT_STATUS, SWEEP_TAG, TIMEOUT_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, SWEEP_TAG, TIMEOUT_TAG
 from bigger_boat.automation.plan import Plan, make_plan
-from bigger_boat.automation.runner import RANGE_END, RANGE_START, command_that_runs
+from bigger_boat.automation.runner import ALIVE, RANGE_END, RANGE_START, command_that_runs
 from bigger_boat.data.landing_index import CATALOG, LandingIndex
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.landing_zone import LandingZone
@@ -26,8 +26,8 @@ SETTLE_S = 30.0
 """Content that changed a moment ago may go on changing: wait so long for it to settle, and take a burst as one."""
 LONGEST_WAIT_S = 600.0
 """Content that never settles is taken all the same after this time."""
-ARRIVAL_TAG = {"bigger_boat/reason": "arrival"}
-UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
+ARRIVAL_TAGS = {REASON_TAG: "arrival", **TIMEOUT_TAG}
+UNFINISHED = [dg.DagsterRunStatus.QUEUED, *ALIVE]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _range_request(plan: Plan, block: tuple[str, str], index: LandingIndex) -> d
     return dg.RunRequest(
         run_key=f"{block[0]}..{block[1]}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}",
         asset_selection=list(plan.partitioned),
-        tags={RANGE_START: block[0], RANGE_END: block[1], **ARRIVAL_TAG, **TIMEOUT_TAG},
+        tags={RANGE_START: block[0], RANGE_END: block[1], **ARRIVAL_TAGS},
     )
 
 
@@ -140,8 +140,7 @@ def _catalogue_request(plan: Plan, index: LandingIndex) -> list[dg.RunRequest]:
     if not plan.independent:
         return []
     key = f"{index.catalog.version}-{index.catalog.fingerprint}" if index.catalog else "empty"
-    tags = {**ARRIVAL_TAG, **TIMEOUT_TAG}
-    return [dg.RunRequest(run_key=f"catalogue-{key}", asset_selection=list(plan.independent), tags=tags)]
+    return [dg.RunRequest(run_key=f"catalogue-{key}", asset_selection=list(plan.independent), tags=ARRIVAL_TAGS)]
 
 
 def _named(parts: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from bigger_boat.automation.jobs import DEFAULT_STATUS
-from bigger_boat.automation.retraining import MODELS, REASON_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG
+from bigger_boat.automation.retraining import MODELS
 from bigger_boat.automation.runner import PROCESS_TAG, failures_of
 from bigger_boat.resources.alerts import Alert, Alerts
 from bigger_boat.settings import get_settings

@@ -18,6 +18,8 @@ DEFAULT_STATUS = dg.DefaultSensorStatus.RUNNING if get_settings().automation els
 """Of the sensors, until somebody switches them in the web UI."""
 
 SWEEP_TAG = "bigger_boat/sweep"
+REASON_TAG = "bigger_boat/reason"
+"""Of a run that nobody asked for by hand: why it was asked for."""
 
 heal_days_job = dg.define_asset_job(
     "heal_days_job",
@@ -73,7 +75,7 @@ weekly_retraining = dg.ScheduleDefinition(
     job=retrain_job,
     cron_schedule="0 3 * * 1",
     execution_timezone="UTC",
-    tags={"bigger_boat/reason": "Monday, 03:00 UTC: the weekly retraining."},
+    tags={REASON_TAG: "Monday, 03:00 UTC: the weekly retraining."},
     description="Trains everything again each Monday, whatever the evidence says.",
 )
 

@@ -15,13 +15,14 @@ import dagster as dg
 
 from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO, WINDOW
 from bigger_boat.automation.arrival import unfinished_runs
-from bigger_boat.automation.jobs import DEFAULT_STATUS, TIMEOUT_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
 from bigger_boat.settings import get_settings
 
 MODELS = ("intent", "recommendation")
 GROUPS = ("datasets", "embeddings", "models", "evaluation", "champions", "endpoints")
 SESSIONS, DRIFT = dg.AssetKey("sessions"), dg.AssetKey("drift_report")
-REASON_TAG, RUN_KEY_TAG = "bigger_boat/reason", "dagster/run_key"
+RUN_KEY_TAG = "dagster/run_key"
+DRIFT_TAGS = {REASON_TAG: "drift", **TIMEOUT_TAG}
 DRIFT_DAYS = 3
 """Fewer days than this say little about drift: a weekend is no week."""
 
@@ -221,7 +222,7 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     evidence = {model: gather(instance, model) for model in MODELS}
     if drift_is_asked_for(list(evidence.values())):
         newest = max(seen.newest_record for seen in evidence.values())
-        request = dg.RunRequest(run_key=f"drift-{newest}", asset_selection=[DRIFT], tags={REASON_TAG: "drift"})
+        request = dg.RunRequest(run_key=f"drift-{newest}", asset_selection=[DRIFT], tags=DRIFT_TAGS)
         if not _was_asked(instance, request.run_key):
             context.log.info("Measures drift first.")
             return dg.SensorResult(run_requests=[request], cursor=memory.cursor())
