@@ -8,10 +8,9 @@ import dagster as dg
 
 from bigger_boat.assets.common import DATA_OWNERS, SUMMARY, plot, readable_failures, table
 from bigger_boat.data.drift import Drift, drift, grouped
-from bigger_boat.data.vocabulary import ACTIONS
+from bigger_boat.data.vocabulary import ACTIONS, ENDPOINTS
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
-ENDPOINTS = ("intent_endpoint", "recommendation_endpoint")
 WINDOW = "window"
 """Metadata key of an endpoint: the days its version was fitted on (first, last, count)."""
 LARGEST_PSI, MEASURED_TO, MEASURED_AGAINST = "largest_psi", "measured_to", "measured_against"
@@ -64,7 +63,7 @@ def serving_window(instance: dg.DagsterInstance) -> Mapping[str, str] | None:
     """Return the days (first, last) behind the endpoint that was fitted longest ago; None where none serves."""
     windows = []
     for endpoint in ENDPOINTS:
-        event = instance.get_latest_materialization_event(dg.AssetKey(endpoint))
+        event = instance.get_latest_materialization_event(dg.AssetKey(f"{endpoint}_endpoint"))
         window = event.asset_materialization.metadata.get(WINDOW) if event else None
         windows += [window.value] if window else []
     return min(windows, key=lambda window: window["last"], default=None)

@@ -16,7 +16,9 @@ from dagster._core.storage.asset_check_execution_record import (
 
 DAYS, FIRST_DAY, LAST_DAY = "days", "first_day", "last_day"
 PARTITION_TAG = "dagster/partition"
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+"""Tags by which Dagster says which days a run makes."""
 
 
 @dataclass(frozen=True)
@@ -104,5 +106,5 @@ def run_range(tags: Mapping[str, str]) -> tuple[str, str] | None:
     """Return first and last day of a run from its tags; None for a run without partitions."""
     if PARTITION_TAG in tags:
         return tags[PARTITION_TAG], tags[PARTITION_TAG]
-    first, last = (tags.get(tag) for tag in RANGE_TAGS)
+    first, last = (tags.get(tag) for tag in (RANGE_START, RANGE_END))
     return (first, last) if first and last else None

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, SWEEP_TAG, TIMEOUT_TAG
 from bigger_boat.automation.plan import Plan, make_plan
-from bigger_boat.automation.runner import ALIVE, RANGE_END, RANGE_START, command_that_runs
+from bigger_boat.automation.runner import ALIVE, command_that_runs
 from bigger_boat.data.landing_index import CATALOG, LandingIndex
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.landing_zone import LandingZone

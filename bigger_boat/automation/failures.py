@@ -3,8 +3,8 @@
 import dagster as dg
 
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG
-from bigger_boat.automation.retraining import MODELS
 from bigger_boat.automation.runner import PROCESS_TAG, failures_of
+from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.resources.alerts import Alert, Alerts
 from bigger_boat.settings import get_settings
 
@@ -32,7 +32,7 @@ def alert_of(instance: dg.DagsterInstance, run: dg.DagsterRun, ui_url: str) -> A
 
 def _serving(instance: dg.DagsterInstance) -> list[str]:
     lines = []
-    for model in MODELS:
+    for model in ENDPOINTS:
         event = instance.get_latest_materialization_event(dg.AssetKey(f"{model}_endpoint"))
         version = event.asset_materialization.metadata.get("version") if event else None
         if version:

@@ -6,15 +6,14 @@ from datetime import date, timedelta
 import dagster as dg
 from dagster import AssetKey
 
+from bigger_boat.assets.verdicts import PARTITION_TAG, RANGE_END, RANGE_START
 from bigger_boat.automation.estimate import Estimate, Observation, Work, estimate
 from bigger_boat.automation.plan import Plan
-from bigger_boat.automation.runner import RANGE_END, RANGE_START
 from bigger_boat.data.landing_index import EVENT_TABLES, LandingIndex
 
 SIZE_TAG = "bigger_boat/size"
 """Tag of a run: quick or full. How long training takes depends on it."""
 
-PARTITION_TAG = "dagster/partition"
 RUNS = 10
 AROUND_DAYS, AROUND_OTHERS = "around the tables by day", "around other assets"
 """What a run takes besides the steps that make something: its checks, and Dagster between the steps."""

@@ -16,9 +16,9 @@ import dagster as dg
 from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO, WINDOW
 from bigger_boat.automation.arrival import unfinished_runs
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
+from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.settings import get_settings
 
-MODELS = ("intent", "recommendation")
 GROUPS = ("datasets", "embeddings", "models", "evaluation", "champions", "endpoints")
 SESSIONS, DRIFT = dg.AssetKey("sessions"), dg.AssetKey("drift_report")
 RUN_KEY_TAG = "dagster/run_key"
@@ -165,11 +165,14 @@ class Memory:
         return Memory({**self.asked, model: Asked(now.timestamp(), seen.newest_record, _version(seen), today, times)})
 
 
-def gather(instance: dg.DagsterInstance, model: str) -> Evidence:
-    """Return what this instance knows: days of sessions, what serves, and the last drift report if it is up to date."""
-    made = instance.event_log_storage.get_latest_storage_id_by_partition(
-        SESSIONS, dg.DagsterEventType.ASSET_MATERIALIZATION
-    )
+def session_days(instance: dg.DagsterInstance) -> Mapping[str, int]:
+    """Return the days whose sessions are made, each with the record of when: the larger, the later."""
+    storage = instance.event_log_storage
+    return storage.get_latest_storage_id_by_partition(SESSIONS, dg.DagsterEventType.ASSET_MATERIALIZATION)
+
+
+def gather(instance: dg.DagsterInstance, model: str, made: Mapping[str, int]) -> Evidence:
+    """Return what is known of a model: days of sessions (``made``), what serves, the last drift report."""
     serving, record = _serving(instance, model)
     if serving is None:
         return Evidence(None, len(made), len(made), 0, max(made.values(), default=0))
@@ -219,7 +222,8 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     instance, now, memory = context.instance, datetime.now(UTC), Memory.from_cursor(context.cursor)
     if going := unfinished_runs(instance, get_settings().data_dir):
         return _skip(context, memory, f"Waits for {going[0]}.")
-    evidence = {model: gather(instance, model) for model in MODELS}
+    made = session_days(instance)
+    evidence = {model: gather(instance, model, made) for model in ENDPOINTS}
     if drift_is_asked_for(list(evidence.values())):
         newest = max(seen.newest_record for seen in evidence.values())
         request = dg.RunRequest(run_key=f"drift-{newest}", asset_selection=[DRIFT], tags=DRIFT_TAGS)

@@ -16,11 +16,10 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan
 from bigger_boat.errors import ServerError
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 PROCESS_TAG = "bigger_boat/process"
 UI_LOCK = "up.lock"
 RUN_LOCK = "run.lock"

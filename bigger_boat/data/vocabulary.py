@@ -6,6 +6,9 @@ arrays (``ml/``).
 
 from collections.abc import Mapping
 
+ENDPOINTS = ("recommendation", "intent")
+"""What is asked: the endpoints, the models behind them, and (with ``_endpoint``) their assets go by these names."""
+
 PAD_ID = 0
 UNKNOWN_ID = 1
 

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import BundleError
 
 CONTRACT_VERSION = 1
@@ -34,7 +35,6 @@ BUNDLE_FILE = "bundle.json"
 GOLDEN_FILE = "golden.json"
 SAVED_MODEL_DIRECTORY = "1"
 ARCHIVE_FILE = "model.tar.gz"
-NAMES = ("recommendation", "intent")
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "gensim", "bigger-boat")
 _TEMPORARY_PREFIX = ".writing-"
@@ -153,8 +153,8 @@ def file_digest(path: Path) -> str:
 
 
 def _require_writable(name: str, golden: Any) -> None:
-    if name not in NAMES:
-        raise BundleError(f"A bundle is for one of {', '.join(NAMES)}; {name!r} was given.")
+    if name not in ENDPOINTS:
+        raise BundleError(f"A bundle is for one of {', '.join(ENDPOINTS)}; {name!r} was given.")
     complete = isinstance(golden, Sequence) and len(golden) > 0
     if not complete or not all({"request", "predictions"} <= set(entry) for entry in golden):
         raise BundleError(

@@ -20,9 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.batching import Batcher
-from bigger_boat.serving.contract import ENDPOINTS, PredictionRequest, format_answer, parse_request
+from bigger_boat.serving.contract import PredictionRequest, format_answer, parse_request
 from bigger_boat.serving.endpoints import BundleHost, EndpointsHost
 from bigger_boat.serving.guard import RECORD, BodyReader, Guard, Record, ServerOptions, error_body
 from bigger_boat.serving.handler import PATHS, handle

@@ -12,7 +12,6 @@ from typing import Any
 from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS, SESSION_MARKERS, canonical_action
 from bigger_boat.errors import RequestError
 
-ENDPOINTS = ("recommendation", "intent")
 DEFAULT_K = 20
 LARGEST_TIMESTAMP_MS = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import BiggerBoatError, BundleError, RequestError
-from bigger_boat.serving.contract import ENDPOINTS
 from bigger_boat.serving.graph import load_runtime
 from bigger_boat.serving.predictor import Predictor
 from bigger_boat.serving.published import PublishedEndpoint, endpoints_id, utc_now

@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
+from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.arrival import LONGEST_WAIT_S, SETTLE_S, Arrival, Seen, decide
 from bigger_boat.automation.plan import Plan
-from bigger_boat.automation.runner import RANGE_END, RANGE_START
 from bigger_boat.data.landing_index import DayEntry, LandingIndex
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)

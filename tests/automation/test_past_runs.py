@@ -3,11 +3,11 @@
 import dagster as dg
 import pytest
 
+from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation import past_runs
 from bigger_boat.automation.estimate import Observation
 from bigger_boat.automation.past_runs import AROUND_DAYS, AROUND_OTHERS, SIZE_TAG, foresee, history
 from bigger_boat.automation.plan import Plan
-from bigger_boat.automation.runner import RANGE_END, RANGE_START
 from bigger_boat.data.landing_index import DayEntry, LandingIndex
 
 DAYS = ("2026-10-01", "2026-10-02", "2026-10-20")

@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from bigger_boat.automation.retraining import Asked, Evidence, Memory, Serving, decide, drift_is_asked_for, gather
+from bigger_boat.automation.retraining import (
+    Asked,
+    Evidence,
+    Memory,
+    Serving,
+    decide,
+    drift_is_asked_for,
+    gather,
+    session_days,
+)
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 SERVING = Serving("v1", "2026-10-01", "2026-11-12", (NOW - timedelta(days=7)).timestamp())
@@ -94,7 +103,7 @@ def days(first: int, last: int) -> list[str]:
 def test_evidence_of_an_instance_where_nothing_serves(instance):
     for day in days(1, 3):
         report(instance, "sessions", day)
-    seen = gather(instance, "intent")
+    seen = gather(instance, "intent", session_days(instance))
     assert (seen.serving, seen.days, seen.new_days, seen.psi) == (None, 3, 3, None)
 
 
@@ -107,7 +116,7 @@ def test_days_that_came_or_changed_after_the_data_set_was_read_count(instance):
     report(instance, "sessions", "2026-11-07")
     report(instance, "sessions", "2026-11-11")
     report(instance, "intent_dataset")  # of a later training that was refused
-    seen = gather(instance, "intent")
+    seen = gather(instance, "intent", session_days(instance))
     assert seen.serving.version == "v1"
     assert (seen.days, seen.new_days, seen.changed_days, seen.psi) == (11, 1, 2, None)
 
@@ -119,11 +128,11 @@ def test_only_a_drift_report_that_holds_the_newest_day_and_this_window_counts(in
     report(instance, "intent_endpoint", window={"first": "2026-11-01", "last": "2026-11-06", "count": 6}, version="v1")
     told = {"largest_psi": 0.31, "measured_to": "2026-11-10", "measured_against": "2026-11-06"}
     report(instance, "drift_report", **told)
-    assert gather(instance, "intent").psi == 0.31
+    assert gather(instance, "intent", session_days(instance)).psi == 0.31
     report(instance, "sessions", "2026-11-11")
-    assert gather(instance, "intent").psi is None
+    assert gather(instance, "intent", session_days(instance)).psi is None
     report(instance, "drift_report", **{**told, "measured_to": "2026-11-11", "measured_against": "2026-11-02"})
-    assert gather(instance, "intent").psi is None
+    assert gather(instance, "intent", session_days(instance)).psi is None
 
 
 def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else():

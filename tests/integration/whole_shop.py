@@ -15,8 +15,9 @@ from typing import Any
 
 import dagster as dg
 
+from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan, make_plan
-from bigger_boat.automation.runner import RANGE_END, RANGE_START, failures_of
+from bigger_boat.automation.runner import failures_of
 from bigger_boat.automation.selection import select_assets
 from bigger_boat.data.landing_index import LandingIndex, read_index
 from bigger_boat.data.simulator import simulate
