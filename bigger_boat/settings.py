@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     tracking_uri: str = Field("", description="address of the tracking service; empty: its local default")
     api_key: SecretStr | None = Field(None, description="what a request to the endpoint must carry; empty: nothing")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
+    log_predictions: bool = Field(True, description="whether the local server logs every answer it gives")
     automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
@@ -97,6 +98,10 @@ class Settings(BaseSettings):
     @property
     def endpoints_dir(self) -> Path:
         return self.data_dir / "endpoints"
+
+    @property
+    def predictions_dir(self) -> Path:
+        return self.data_dir / "predictions"
 
     @property
     def tracking_dir(self) -> Path:

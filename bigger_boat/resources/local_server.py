@@ -34,13 +34,18 @@ def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None
     from bigger_boat.serving.server import run_server
 
     log_as_json()
+    logged = settings.log_predictions and bundle is None  # in the container SageMaker captures them
     origins = tuple(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
     run_server(
         None if bundle else settings.endpoints_dir,
         bundle_dir=bundle,
         host=host,
         port=port,
-        options=ServerOptions(allowed_origins=origins, api_key=api_key(settings)),
+        options=ServerOptions(
+            allowed_origins=origins,
+            api_key=api_key(settings),
+            predictions_dir=settings.predictions_dir if logged else None,
+        ),
         announce=lambda url: print(f"Serving at {url}; stop with Ctrl-C.", flush=True),
     )
 

@@ -29,6 +29,7 @@ from bigger_boat.serving.guard import RECORD, BodyReader, Guard, Record, ServerO
 from bigger_boat.serving.handler import PATHS, handle
 from bigger_boat.serving.metrics import CONTENT_TYPE, Metrics
 from bigger_boat.serving.openapi import describe_bundle_server, describe_endpoints_server
+from bigger_boat.serving.prediction_log import PredictionLog
 
 logger = logging.getLogger("bigger_boat.serving")
 
@@ -68,7 +69,9 @@ def create_app(host: ModelHost, options: ServerOptions) -> Starlette:
         routes.append(Route("/{path:path}", app.public, methods=_METHODS))
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, options=options, metrics=app.metrics)],
+        middleware=[
+            Middleware(Guard, options=options, metrics=app.metrics, on_answer=app.log.offer if app.log else None)
+        ],
         exception_handlers={
             RequestError: _on_request_error,
             HTTPException: _on_http_error,
@@ -89,6 +92,7 @@ class _Application:
         self._bodies = BodyReader(options.limits, options.guards)
         self._batchers: dict[str, Batcher] = {}
         self._workers: ThreadPoolExecutor
+        self.log = _prediction_log(options, self.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -104,12 +108,16 @@ class _Application:
             )
             self._batchers[name] = batcher
             self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
+        if self.log:
+            self.log.start()
         try:
             yield
         finally:
             self._workers.shutdown(cancel_futures=True)
             for batcher in self._batchers.values():
                 batcher.close()
+            if self.log:
+                self.log.stop()
 
     async def live(self, _request: Request) -> Response:
         return Response(b'{"status":"alive"}', media_type=_JSON)
@@ -184,7 +192,16 @@ class _Application:
         except Exception as error:
             logger.error("The model failed: %s", error, extra={"fields": {"request_id": record.request_id}})
             raise RequestError("The model failed to answer this request.", "model_failed", 500) from error
+        record.answered = asked, predictions
         return format_answer(record.model, record.version, record.request_id, predictions)
+
+
+def _prediction_log(options: ServerOptions, metrics: Metrics) -> PredictionLog | None:
+    if options.predictions_dir is None:
+        return None
+    return PredictionLog(
+        options.predictions_dir, on_written=metrics.observe_logged, on_dropped=metrics.observe_unlogged
+    )
 
 
 def _route(path: str, method: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:

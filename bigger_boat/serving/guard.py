@@ -13,16 +13,18 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 
 from bigger_boat.errors import RequestError
-from bigger_boat.serving.contract import DEFAULT_LIMITS, Limits, format_error, require_body_size
+from bigger_boat.serving.contract import DEFAULT_LIMITS, Limits, PredictionRequest, format_error, require_body_size
 from bigger_boat.serving.metrics import Metrics
+from bigger_boat.serving.prediction_log import Answered
 
 logger = logging.getLogger("bigger_boat.serving.requests")
 
@@ -65,11 +67,13 @@ class ServerOptions:
     limits: Limits = DEFAULT_LIMITS
     guards: Guards = field(default_factory=Guards)
     log_requests: bool = True
+    predictions_dir: Path | None = None
+    """Where every answer is logged; None: nowhere."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What is logged and counted of a request: nothing that a shopper did."""
+    """What is logged and counted of a request. ``answered``, for the log of answers, holds what a shopper did."""
 
     request_id: str
     route: str = "other"
@@ -77,17 +81,25 @@ class Record:
     model: str | None = None
     version: str | None = None
     sessions: int | None = None
+    answered: tuple[PredictionRequest, Sequence[Mapping[str, Any]]] | None = None
 
 
 class Guard:
     """Wraps an ASGI application. One instance per application: it counts what is under way."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], options: ServerOptions, metrics: Metrics):
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        options: ServerOptions,
+        metrics: Metrics,
+        on_answer: Callable[[Answered], None] | None = None,
+    ):
         self._app = app
         self._guards = options.guards
         self._key = _digest(options.api_key.encode()) if options.api_key else None
         self._metrics = metrics
         self._logs = options.log_requests
+        self._on_answer = on_answer
 
     async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
@@ -119,6 +131,8 @@ class Guard:
             self._metrics.in_flight -= 1
             seconds = time.perf_counter() - began
             self._metrics.observe_request(record.route, scope["method"], status, seconds)
+            if self._on_answer and record.answered and status == 200:
+                self._on_answer(_answered(record, seconds))
             if self._logs and logger.isEnabledFor(logging.INFO):
                 _log(record, scope["method"], status, seconds)
 
@@ -194,6 +208,12 @@ def _digest(key: bytes) -> bytes:
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}-{next(_NUMBERS)}"
+
+
+def _answered(record: Record, seconds: float) -> Answered:
+    asked, predictions = record.answered
+    names = record.request_id, record.route, record.endpoint, record.model, record.version
+    return Answered(*names, asked, predictions, seconds, time.time())
 
 
 def _log(record: Record, method: str, status: int, seconds: float) -> None:

@@ -110,7 +110,8 @@ def _original_answer(
     parse_request(request, limits)
     answer = invoke(endpoint, request)
     prediction = answer["predictions"][0]
-    shown = {"model": answer["model"], "version": answer["version"], "time": clock() - began}
+    shown = {name: answer[name] for name in ("model", "version", "request_id") if name in answer}
+    shown["time"] = clock() - began
     if endpoint == "intent":
         unknown = {"unknown_actions": prediction["unknown_actions"]}
         return {"prediction": prediction["purchase_probability"], **shown, **unknown}

@@ -45,6 +45,10 @@ class Metrics:
         self._batch_seconds = Counter(
             "bigger_boat_batch_seconds", "Time spent in models.", ("endpoint",), registry=self.registry
         )
+        self._logged = Counter("bigger_boat_answers_logged", "Answers written to the log.", registry=self.registry)
+        self._unlogged = Counter(
+            "bigger_boat_answers_not_logged", "Answers that the log had no room for.", ("why",), registry=self.registry
+        )
         in_flight = Gauge("bigger_boat_requests_in_flight", "Requests being answered.", registry=self.registry)
         in_flight.set_function(lambda: self.in_flight)
         self.registry.register(_ServingCollector(serving))
@@ -61,6 +65,12 @@ class Metrics:
     def observe_batch(self, endpoint: str, sessions: int, seconds: float) -> None:
         self._batches.labels(endpoint).observe(sessions)
         self._batch_seconds.labels(endpoint).inc(seconds)
+
+    def observe_logged(self, answers: int) -> None:
+        self._logged.inc(answers)
+
+    def observe_unlogged(self, why: str, answers: int) -> None:
+        self._unlogged.labels(why).inc(answers)
 
     def watch_queue(self, endpoint: str, waiting: Callable[[], int]) -> None:
         """Show how many sessions wait in the queue of an endpoint."""

@@ -47,8 +47,9 @@ def ask(invoke, method="GET", path="/predict", query=None, body=None, headers=No
     return response.status, json.loads(response.body) if response.body else None
 
 
-INTENT = {"prediction": 0.25, "model": "tiny", "version": VERSION, "time": 0.0, "unknown_actions": []}
-PRODUCTS = {"prediction": ["p", "q"], "model": "tiny", "version": VERSION, "time": 0.0, "unknown_skus": []}
+SHOWN = {"model": "tiny", "version": VERSION, "request_id": "r1", "time": 0.0}
+INTENT = {"prediction": 0.25, **SHOWN, "unknown_actions": []}
+PRODUCTS = {"prediction": ["p", "q"], **SHOWN, "unknown_skus": []}
 
 
 def events(*actions):
