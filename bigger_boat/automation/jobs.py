@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from bigger_boat.errors import BundleError
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.settings import get_settings
 
 JOB_TIMEOUT_S = 4 * 60 * 60
@@ -51,7 +51,7 @@ class Rollback(dg.Config):
 
 
 @dg.op(description="Let an earlier version serve again; the one that serves does not return by itself.")
-def roll_back(context: dg.OpExecutionContext, config: Rollback, endpoint_host: LocalEndpointHost) -> str:
+def roll_back(context: dg.OpExecutionContext, config: Rollback, endpoint_host: EndpointHost) -> str:
     try:
         result = endpoint_host.rollback(config.endpoint, config.version)
     except BundleError as error:

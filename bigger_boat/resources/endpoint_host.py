@@ -1,4 +1,4 @@
-"""Where versions are published: the endpoint host of the local profile.
+"""Where versions are published: the interface, and the endpoint host of the local profile.
 
 Belongs here: copying a bundle beside the others, making it current, learning what the server made of it. Does not
 belong here: whether it may be published (``ml/gate.py``), serving it (``serving/``).
@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +60,56 @@ class PublishResult:
         return self
 
 
-class LocalEndpointHost(dg.ConfigurableResource):
+class EndpointHost(dg.ConfigurableResource, ABC):
+    """Publishes versions of endpoints, goes back to earlier ones, and says which serves."""
+
+    keep_versions: int = Field(default=5, description="Versions kept beside the one that serves; older ones are swept.")
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where the endpoints are."""
+
+    @abstractmethod
+    def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
+        """Make a bundle the version of an endpoint that serves, and wait until it does or is refused.
+
+        ``readmit`` lets a version return that was rolled back from. Raises BundleError for a damaged bundle or one of
+        another endpoint or where it cannot be stored, GateRefused for a version that was rolled back from.
+        """
+
+    @abstractmethod
+    def rollback(self, name: str, version: str | None = None) -> PublishResult:
+        """Let an earlier version serve again (default: the newest before the one that serves).
+
+        The version rolled back from does not return by itself. Raises BundleError if there is no such version.
+        """
+
+    @abstractmethod
+    def serving_version(self, name: str) -> str | None:
+        """Return the incumbent, None where nothing was published."""
+
+    @abstractmethod
+    def serving_bundle(self, name: str) -> Path | None:
+        """Return the directory of the incumbent's bundle."""
+
+    def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Start a private server for the bundle, ask it over HTTP, stop it; return the predictions, request by request.
+
+        Raises BundleError if the bundle cannot be loaded. Golden answers are not judged here but by the gate.
+        """
+        from bigger_boat.serving.server import private_server
+
+        with private_server(Path(bundle_dir)) as url:
+            return [post_invocations(url, None, request)["predictions"] for request in requests]
+
+
+class LocalEndpointHost(EndpointHost):
     """Publishes to ``endpoints_dir``, which the local server follows without a restart."""
 
     endpoints_dir: str = Field(description="Directory of the published versions, under the data directory.")
     port: int = Field(default=8080, description="Port of the local server.")
     confirm_timeout_s: float = Field(default=120.0, description="How long to wait for the server to take a version.")
-    keep_versions: int = Field(default=5, description="Versions kept beside the one that serves; older ones are swept.")
 
     @property
     def url(self) -> str:
@@ -78,11 +122,7 @@ class LocalEndpointHost(dg.ConfigurableResource):
         return read_server(Path(self.endpoints_dir)) is not None
 
     def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
-        """Make a bundle the current version of an endpoint, and wait for the server if one is up.
-
-        ``readmit`` lets a version return that was rolled back from. Raises BundleError for a damaged bundle or one of
-        another endpoint or where the disk is full, GateRefused for a version that was rolled back from.
-        """
+        """Make a bundle the current version, and wait for the server if one is up. Raises what the interface says."""
         bundle = read_bundle(Path(bundle_dir))
         if bundle.name != name:
             raise BundleError(f"A bundle for {bundle.name} cannot be published as {name}.")
@@ -101,10 +141,7 @@ class LocalEndpointHost(dg.ConfigurableResource):
         return result
 
     def rollback(self, name: str, version: str | None = None) -> PublishResult:
-        """Make an earlier version current again (default: the newest before the one that serves).
-
-        The version rolled back from does not return by itself. Raises BundleError if there is no such version.
-        """
+        """Make an earlier version current again. Raises BundleError if there is no such version."""
         published = self._published(name)
         with _disk_is_named(published), published.locked():
             current = published.current()
@@ -134,16 +171,6 @@ class LocalEndpointHost(dg.ConfigurableResource):
         """Return the directory of the incumbent's bundle."""
         version = self.serving_version(name)
         return self._published(name).path_of(version) if version else None
-
-    def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-        """Start a private server for the bundle, ask it over HTTP, stop it; return the predictions, request by request.
-
-        Raises BundleError if the bundle cannot be loaded. Golden answers are not judged here but by the gate.
-        """
-        from bigger_boat.serving.server import private_server
-
-        with private_server(Path(bundle_dir)) as url:
-            return [post_invocations(url, None, request)["predictions"] for request in requests]
 
     def _published(self, name: str) -> PublishedEndpoint:
         return PublishedEndpoint(Path(self.endpoints_dir), name)

@@ -1,6 +1,10 @@
-"""The public API of the local profile: the server's if one is up, else the same handler over the same bundles."""
+"""The public API: the interface, and that of the local profile.
+
+There it is the server's if one is up, else the same handler over the same bundles.
+"""
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,24 @@ from bigger_boat.serving.handler import handle
 from bigger_boat.settings import get_settings
 
 
-class LocalPublicApi(dg.ConfigurableResource):
+class PublicApi(dg.ConfigurableResource, ABC):
+    """What a shop's page asks."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where the API is, or will be."""
+
+    def deploy(self) -> dict[str, Any]:
+        """Bring the API up to date where it is deployed; return what there is to say about that, by its name."""
+        return {}
+
+    @abstractmethod
+    def get(self, query: str) -> dict[str, Any]:
+        """Answer ``GET /predict?QUERY``. Raises ServerError with what came instead of an answer."""
+
+
+class LocalPublicApi(PublicApi):
     """Asks what a shop's page asks. ``endpoints_dir`` and ``port`` are those of the endpoint host."""
 
     endpoints_dir: str
