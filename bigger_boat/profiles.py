@@ -8,14 +8,15 @@ from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.public_api import LocalPublicApi
+from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage
 from bigger_boat.resources.snowflake_warehouse import SnowflakeWarehouse
-from bigger_boat.resources.storage import AddressIOManager, LocalStorage
+from bigger_boat.resources.storage import AddressIOManager, LocalStorage, Storage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 from bigger_boat.resources.twin import DuckDBTwin
 from bigger_boat.settings import Settings
 
-TOLD = ("profile", "size", "start_date", "end_date", "tracking")
+TOLD = ("profile", "size", "start_date", "end_date", "tracking", "storage", "storage_kms_key")
 """Settings of this process that its jobs get, too: no secrets, no paths of this machine."""
 
 
@@ -29,6 +30,14 @@ def endpoint_host(settings: Settings) -> LocalEndpointHost:
     return LocalEndpointHost(
         endpoints_dir=str(settings.endpoints_dir), port=settings.port, keep_versions=settings.keep_versions
     )
+
+
+def storage(settings: Settings) -> Storage:
+    """Return where data sets, embeddings, bundles and reports are, for use outside of Dagster."""
+    base_dir = str(settings.data_dir)
+    if settings.profile == "local":
+        return LocalStorage(base_dir=base_dir)
+    return S3Storage(base_dir=base_dir, root=settings.storage, kms_key=settings.storage_kms_key)
 
 
 def tracking(settings: Settings) -> Tracking:
@@ -54,7 +63,7 @@ def _local(settings: Settings) -> dict[str, object]:
         "landing_zone": LandingZone(path=str(settings.landing_dir)),
         "warehouse": WAREHOUSES[settings.profile](settings),
         "dbt": dbt(settings),
-        "storage": LocalStorage(base_dir=str(settings.data_dir)),
+        "storage": storage(settings),
         "address_io_manager": AddressIOManager(base_dir=str(settings.data_dir / "addresses")),
         "training": Training(size=settings.size),
         "gpu_compute": HereCompute(),
@@ -67,9 +76,11 @@ def _local(settings: Settings) -> dict[str, object]:
 
 
 def _aws(settings: Settings) -> dict[str, object]:
-    """Snowflake, which a twin on DuckDB is held against, and AWS Batch; every other role is still the local one."""
+    """Snowflake, which a twin on DuckDB is held against, S3, and AWS Batch; every other role is still the local one."""
     twin = DuckDBTwin(project_dir=str(settings.dbt_project_dir), memory_limit=f"{settings.memory_limit_mib}MiB")
-    return {**_local(settings), **(_batch(settings) if settings.remote_steps else {}), "twin": twin}
+    addresses = S3AddressIOManager(base_dir=settings.storage, kms_key=settings.storage_kms_key)
+    batch = _batch(settings) if settings.remote_steps else {}
+    return {**_local(settings), **batch, "address_io_manager": addresses, "twin": twin}
 
 
 def _batch(settings: Settings) -> dict[str, object]:

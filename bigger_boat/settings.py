@@ -19,6 +19,9 @@ from bigger_boat.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 PREFIX = "BIGGER_BOAT_"
+AWS_SETTINGS = ("snowflake_account", "snowflake_user", "snowflake_warehouse", "snowflake_database", "storage")
+"""What the aws profile needs besides a private key."""
+
 BATCH_SETTINGS = (
     "batch_prefix",
     "batch_gpu_queue",
@@ -53,6 +56,8 @@ class Settings(BaseSettings):
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
+    storage: str = Field("", pattern="^(s3://[^/]+.*)?$", description="aws: s3://bucket/path of data sets and bundles")
+    storage_kms_key: str = Field("", description="ARN of the KMS key that encrypts them; empty: the bucket's own key")
     remote_steps: bool = Field(False, description="aws: run what trains as jobs of AWS Batch, not in this process")
     step_worker: bool = Field(False, description="set in those jobs: they need no settings of warehouse and queues")
     batch_prefix: str = Field("", description="s3://bucket/path for the messages between this process and its jobs")
@@ -153,7 +158,7 @@ def missing_settings(settings: Settings) -> list[str]:
     """Return the variables that the profile needs and that are not set."""
     if settings.profile == "local" or settings.step_worker:
         return []
-    needed: tuple[str, ...] = ("snowflake_account", "snowflake_user", "snowflake_warehouse", "snowflake_database")
+    needed: tuple[str, ...] = AWS_SETTINGS
     if settings.remote_steps:
         needed += BATCH_SETTINGS
     missing = [_variable(name) for name in needed if not getattr(settings, name)]

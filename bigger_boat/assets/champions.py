@@ -21,8 +21,8 @@ from bigger_boat.assets.common import (
     verified_dataset,
 )
 from bigger_boat.assets.evaluation import read_report
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.endpoint_host import EndpointHost
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
@@ -49,8 +49,8 @@ def intent_champion(
     intent_report: str,
     intent_dataset: str,
     recommendation_dataset: str,
-    storage: LocalStorage,
-    endpoint_host: LocalEndpointHost,
+    storage: Storage,
+    endpoint_host: EndpointHost,
     training: Training,
     tracking: Tracking,
     gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
@@ -85,8 +85,8 @@ def intent_champion(
 def recommendation_champion(
     recommender_leaderboard: str,
     recommendation_dataset: str,
-    storage: LocalStorage,
-    endpoint_host: LocalEndpointHost,
+    storage: Storage,
+    endpoint_host: EndpointHost,
     training: Training,
     tracking: Tracking,
     gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
@@ -104,8 +104,8 @@ def _champion(
     task: Any,
     report_address: str,
     manifests: Sequence["DatasetManifest"],
-    storage: LocalStorage,
-    endpoint_host: LocalEndpointHost,
+    storage: Storage,
+    endpoint_host: EndpointHost,
     training: Training,
     tracking: Tracking,
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
@@ -142,9 +142,10 @@ def _champion(
             "gate": [asdict(check) for check in decision.checks],
         }
         bundle = task.write(storage.folder(f"bundles/{task.name}_champion"), model, info)
-        run.tag(bundle=storage.address(bundle.directory), candidate=candidate.version, reason=decision.reason)
+        address = storage.publish(bundle.directory)
+        run.tag(bundle=address, candidate=candidate.version, reason=decision.reason)
     yield dg.Output(
-        storage.address(bundle.directory),
+        address,
         data_version=dg.DataVersion(bundle.version),
         metadata={
             SUMMARY: f"{bundle.kind}, fitted on {info['refit']['count']} days",

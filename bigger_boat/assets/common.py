@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 
 from bigger_boat.errors import BiggerBoatError, GateRefused
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def table(rows: list[dict[str, Any]], digits: int = 4) -> dg.MarkdownMetadataVal
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def load_embeddings(storage: LocalStorage, address: str) -> tuple["ProductEmbeddings", dict[str, Any], str]:
+def load_embeddings(storage: Storage, address: str) -> tuple["ProductEmbeddings", dict[str, Any], str]:
     """Return the embeddings, the configuration they were trained with, and the version of the data set."""
     from bigger_boat.ml.prod2vec import ProductEmbeddings
 
@@ -139,7 +139,7 @@ def _cell(value: Any, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def verified_dataset(storage: LocalStorage, address: str) -> tuple[Path, "DatasetManifest"]:
+def verified_dataset(storage: Storage, address: str) -> tuple[Path, "DatasetManifest"]:
     """Return folder and manifest of a data set whose files are those that were checked and whose checks passed."""
     from bigger_boat.data.dataset_manifest import read_manifest, require_passed
 

@@ -22,7 +22,7 @@ from bigger_boat.data.landing_index import rejected_files
 from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ PRODUCTS_FILE = "products.parquet"
     code_version="1",
 )
 def intent_dataset(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, storage: LocalStorage
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, storage: Storage
 ) -> dg.Output[str]:
     """Beginnings of sessions with a cart, cut 0 to 10 events after the first add: will a purchase come later?"""
     from bigger_boat.data.dataset_checks import intent_checks
@@ -85,7 +85,7 @@ def intent_dataset(
     code_version="1",
 )
 def recommendation_dataset(
-    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, storage: LocalStorage
+    context: dg.AssetExecutionContext, landing_zone: LandingZone, warehouse: Warehouse, storage: Storage
 ) -> dg.Output[str]:
     """The products each session looked at, in order, by page or by search click: which come next?"""
     from bigger_boat.data.dataset_checks import recommendation_checks
@@ -220,7 +220,7 @@ def _recorded_results(asset: str, folder: Path) -> Iterator[dg.AssetCheckResult]
 
 
 @dg.multi_asset_check(specs=_specs(INTENT, INTENT_CHECKS), ins={INTENT: dg.AssetIn(INTENT)})
-def intent_dataset_checks(intent_dataset: str, storage: LocalStorage) -> Iterator[dg.AssetCheckResult]:
+def intent_dataset_checks(intent_dataset: str, storage: Storage) -> Iterator[dg.AssetCheckResult]:
     """The checks recorded in ``dataset.json``."""
     with readable_failures():
         yield from _recorded_results(INTENT, storage.fetch(intent_dataset))
@@ -229,7 +229,7 @@ def intent_dataset_checks(intent_dataset: str, storage: LocalStorage) -> Iterato
 @dg.multi_asset_check(
     specs=_specs(RECOMMENDATION, RECOMMENDATION_CHECKS), ins={RECOMMENDATION: dg.AssetIn(RECOMMENDATION)}
 )
-def recommendation_dataset_checks(recommendation_dataset: str, storage: LocalStorage) -> Iterator[dg.AssetCheckResult]:
+def recommendation_dataset_checks(recommendation_dataset: str, storage: Storage) -> Iterator[dg.AssetCheckResult]:
     """The checks recorded in ``dataset.json``."""
     with readable_failures():
         yield from _recorded_results(RECOMMENDATION, storage.fetch(recommendation_dataset))

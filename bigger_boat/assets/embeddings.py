@@ -21,7 +21,7 @@ from bigger_boat.assets.common import (
     verified_dataset,
 )
 from bigger_boat.assets.datasets import PRODUCTS_FILE
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
@@ -47,7 +47,7 @@ class Prod2VecOverrides(dg.Config):
 def product_embeddings(
     config: Prod2VecOverrides,
     recommendation_dataset: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
     cpu_compute: dg.ResourceParam[object],  # noqa: ARG001

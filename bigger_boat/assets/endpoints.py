@@ -8,9 +8,9 @@ import dagster as dg
 
 from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, gate_specs, readable_failures, shown, table
 from bigger_boat.errors import BundleError, GateRefused, RequestError
-from bigger_boat.resources.endpoint_host import LocalEndpointHost, PublishResult
-from bigger_boat.resources.public_api import LocalPublicApi
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.endpoint_host import EndpointHost, PublishResult
+from bigger_boat.resources.public_api import PublicApi
+from bigger_boat.resources.storage import Storage
 
 if TYPE_CHECKING:
     from bigger_boat.ml.bundle import Bundle
@@ -29,7 +29,7 @@ INTENT_QUESTION = "x=start,view,detail,add,view,end"
     check_specs=gate_specs("intent_endpoint", *GATE),
 )
 def intent_endpoint(
-    intent_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
+    intent_champion: str, storage: Storage, endpoint_host: EndpointHost
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """Will this cart be bought? The version that answers."""
     yield from _publish("intent", intent_champion, storage, endpoint_host)
@@ -44,7 +44,7 @@ def intent_endpoint(
     check_specs=gate_specs("recommendation_endpoint", *GATE),
 )
 def recommendation_endpoint(
-    recommendation_champion: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
+    recommendation_champion: str, storage: Storage, endpoint_host: EndpointHost
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     """Which products come next? The version that answers."""
     yield from _publish("recommendation", recommendation_champion, storage, endpoint_host)
@@ -58,12 +58,13 @@ def recommendation_endpoint(
     code_version="1",
 )
 def prediction_api(
-    intent_endpoint: str, recommendation_endpoint: str, storage: LocalStorage, public_api: LocalPublicApi
+    intent_endpoint: str, recommendation_endpoint: str, storage: Storage, public_api: PublicApi
 ) -> dg.Output[str]:
     """What the shop calls. Asked once, as the shop would."""
     from bigger_boat.ml.bundle import read_bundle
 
     with readable_failures():
+        deployed = public_api.deploy()
         popular = read_bundle(storage.fetch(recommendation_endpoint)).golden[0]["predictions"][0]["skus"]
         questions = [INTENT_QUESTION, f"session={','.join(popular[:2])}"]
         answers = [public_api.get(question) for question in questions]
@@ -74,13 +75,14 @@ def prediction_api(
             "url": dg.MetadataValue.url(public_api.url),
             "questions": [f"{public_api.url}/predict?{question}" for question in questions],
             "answers": answers,
+            **deployed,
             "published": {"intent": intent_endpoint, "recommendation": recommendation_endpoint},
         },
     )
 
 
 def _publish(
-    name: str, address: str, storage: LocalStorage, endpoint_host: LocalEndpointHost
+    name: str, address: str, storage: Storage, endpoint_host: EndpointHost
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
     from bigger_boat.ml import gate
     from bigger_boat.ml.bundle import read_bundle
@@ -119,7 +121,7 @@ def _publish(
     )
 
 
-def _hand_over(bundle: "Bundle", endpoint_host: LocalEndpointHost) -> tuple[PublishResult, "GateCheck"]:
+def _hand_over(bundle: "Bundle", endpoint_host: EndpointHost) -> tuple[PublishResult, "GateCheck"]:
     """Publish; return what became of it, also as a check that can be shown before the gate refuses."""
     from bigger_boat.ml.gate import GateCheck
 
@@ -130,7 +132,7 @@ def _hand_over(bundle: "Bundle", endpoint_host: LocalEndpointHost) -> tuple[Publ
     return result, GateCheck("version_was_taken", result.state != "refused", result.sentence)
 
 
-def _private_answers(bundle: "Bundle", endpoint_host: LocalEndpointHost) -> list[list[dict]]:
+def _private_answers(bundle: "Bundle", endpoint_host: EndpointHost) -> list[list[dict]]:
     """Ask the golden requests of a private server. A graph that fails to load or to answer is refused."""
     try:
         return endpoint_host.answers(bundle.directory, [entry["request"] for entry in bundle.golden])

@@ -15,19 +15,19 @@ from bigger_boat.assets.common import (
     table,
     verified_dataset,
 )
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.training import Training
 
 REPORT_FILE = "report.json"
 
 
-def read_report(storage: LocalStorage, address: str) -> dict[str, Any]:
+def read_report(storage: Storage, address: str) -> dict[str, Any]:
     """Return a report: ``chosen`` (asset, bundle address, reason) and the numbers on validation and test."""
     return json.loads((storage.fetch(address) / REPORT_FILE).read_text())
 
 
 @dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="1")
-def intent_report(intent_dataset: str, intent_model: str, storage: LocalStorage) -> dg.Output[str]:
+def intent_report(intent_dataset: str, intent_model: str, storage: Storage) -> dg.Output[str]:
     """How good the intent candidate is, per cut, beside regression and boosted trees on counts, and the base rate."""
     from bigger_boat.ml.bundle import read_bundle
     from bigger_boat.ml.intent_plots import calibration_plot, pr_auc_by_cut
@@ -63,7 +63,7 @@ def recommender_leaderboard(
     knn_recommender: str | None,
     lstm_recommender: str | None,
     hybrid_recommender: str | None,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
 ) -> dg.Output[str]:
     """The recommenders of this data and the field's ladder on every next product of the test days; which is chosen."""

@@ -19,7 +19,7 @@ from bigger_boat.assets.common import (
     tracked,
     verified_dataset,
 )
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
@@ -56,7 +56,7 @@ def intent_model(
     config: IntentOverrides,
     intent_dataset: str,
     product_embeddings: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
     gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
@@ -83,9 +83,10 @@ def intent_model(
             bundle = task.write(storage.folder("bundles/intent_model"), model, info)
             rows = report_rows(scores)
             run.log({"validation": {row["model"]: row for row in rows}})
-            run.tag(bundle=storage.address(bundle.directory))
+            address = storage.publish(bundle.directory)
+            run.tag(bundle=address)
     return dg.Output(
-        storage.address(bundle.directory),
+        address,
         data_version=dg.DataVersion(bundle.version),
         metadata={
             SUMMARY: summary(rows),
@@ -129,7 +130,7 @@ class HybridOverrides(dg.Config):
 def knn_recommender(
     recommendation_dataset: str,
     product_embeddings: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
 ) -> dg.Output[str]:
@@ -148,7 +149,7 @@ def lstm_recommender(
     config: LstmOverrides,
     recommendation_dataset: str,
     product_embeddings: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
     gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
@@ -172,7 +173,7 @@ def hybrid_recommender(
     recommendation_dataset: str,
     product_embeddings: str,
     lstm_recommender: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
 ) -> dg.Output[str]:
@@ -192,7 +193,7 @@ def _recommender(
     kind: str,
     recommendation_dataset: str,
     product_embeddings: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
     parts: dict[str, Any] | None = None,
@@ -218,11 +219,12 @@ def _recommender(
             info = candidate_info(manifest, data=data, configuration=configuration, chosen=chosen, metrics=metrics)
             bundle = task.write(storage.folder(f"bundles/{kind}_recommender"), model, info)
             run.log(metrics)
-            run.tag(bundle=storage.address(bundle.directory))
+            address = storage.publish(bundle.directory)
+            run.tag(bundle=address)
     rows = list(scores.values())
     mrr = {name: row["mrr"] for name, row in scores.items()}
     return dg.Output(
-        storage.address(bundle.directory),
+        address,
         data_version=dg.DataVersion(bundle.version),
         metadata={
             SUMMARY: f"MRR@20 {mrr[kind]:.3f}, in-session popularity {mrr['session_popularity']:.3f}",

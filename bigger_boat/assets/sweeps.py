@@ -22,7 +22,7 @@ from bigger_boat.assets.common import (
     verified_dataset,
 )
 from bigger_boat.ml.grid import comparison, configurations
-from bigger_boat.resources.storage import LocalStorage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training
 
@@ -47,7 +47,7 @@ def intent_sweep(
     context: dg.AssetExecutionContext,
     intent_dataset: str,
     product_embeddings: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
 ) -> dg.MaterializeResult:
@@ -91,7 +91,7 @@ def intent_sweep(
 
 
 @dg.asset(group_name=GROUP, deps=[intent_sweep], owners=ML_OWNERS, kinds={"python"}, code_version="1")
-def intent_sweep_table(intent_dataset: str, storage: LocalStorage) -> dg.MaterializeResult:
+def intent_sweep_table(intent_dataset: str, storage: Storage) -> dg.MaterializeResult:
     """What has been tried so far, best on validation first; each run of the sweep brings it up to date."""
     with readable_failures():
         _, manifest = verified_dataset(storage, intent_dataset)
@@ -109,7 +109,7 @@ def intent_sweep_table(intent_dataset: str, storage: LocalStorage) -> dg.Materia
     )
 
 
-def _results(storage: LocalStorage) -> Path:
+def _results(storage: Storage) -> Path:
     return storage.folder("sweeps/intent")
 
 

@@ -13,7 +13,7 @@ from bigger_boat.cli.app import app
 from bigger_boat.cli.graph import run_graph
 from bigger_boat.cli.past import AS_OF
 from bigger_boat.cli.process import prepare_process
-from bigger_boat.errors import LandingError, WarehouseError
+from bigger_boat.errors import CloudError, LandingError, WarehouseError
 from bigger_boat.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
 
     warnings.simplefilter("ignore")
     settings = prepare_process(max_workers=1)
+    if settings.storage and settings.profile == "aws":
+        raise CloudError(
+            f"forget does not look into the versions on S3 yet ({settings.storage}): it would forget half.",
+            "Delete the versions of datasets/ there, and make them again; docs/aws.md says how.",
+        )
     del sys.argv[2:]  # dbt writes the command line of its process into its log
     note = Note.read(settings.data_dir)
     unfinished = bool(note.sessions)

@@ -10,14 +10,23 @@ ATTEMPTS = 8
 """How often a call is made before its error counts: throttling and short outages are no news."""
 
 _DENIED = "The role of this process lacks the permission that AWS names; add it, and run again."
+_LOGIN = "Log in again: the credentials are too old, or not those of this account."
+_BUCKET = "Correct the bucket in BIGGER_BOAT_STORAGE and BIGGER_BOAT_BATCH_PREFIX, or make it."
+_REGION = "The bucket is in another region: set AWS_DEFAULT_REGION to it."
 _HINTS = {
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
-    "ExpiredToken": "Log in again: the credentials are too old.",
-    "NoSuchBucket": "Correct the bucket in BIGGER_BOAT_BATCH_PREFIX, or make it.",
-    "PermanentRedirect": "The bucket is in another region: set AWS_DEFAULT_REGION to it.",
+    "403": _DENIED,
+    "ExpiredToken": _LOGIN,
+    "InvalidAccessKeyId": _LOGIN,
+    "SignatureDoesNotMatch": _LOGIN,
+    "NoSuchBucket": _BUCKET,
+    "PermanentRedirect": _REGION,
+    "301": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
 }
-_ANY_HINT = "Check BIGGER_BOAT_BATCH_*, the region and the credentials; docs/aws.md says what is needed."
+_ANY_HINT = "Check the settings of AWS, the region and the credentials; docs/aws.md says what is needed."
 
 
 def aws_client(service: str) -> Any:
@@ -32,13 +41,21 @@ def aws_client(service: str) -> Any:
 
 @contextmanager
 def aws_in_words(what: str) -> Iterator[None]:
-    """Turn boto3's errors into a CloudError that begins with ``what``."""
+    """Turn boto3's errors, and those that s3fs made of them, into a CloudError that begins with ``what``."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except ClientError as error:
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-        raise CloudError(f"{what}: AWS answered {code}: {message}", _HINTS.get(code, _ANY_HINT)) from error
+        raise _answered(what, error) from error
     except BotoCoreError as error:
         raise CloudError(f"{what}: {error}", _ANY_HINT) from error
+    except OSError as error:
+        if isinstance(error.__cause__, ClientError):
+            raise _answered(what, error.__cause__) from error
+        raise
+
+
+def _answered(what: str, error: Any) -> CloudError:
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    return CloudError(f"{what}: AWS answered {code}: {message}", _HINTS.get(code, _ANY_HINT))

@@ -1,7 +1,7 @@
 """Storage of data sets, embeddings and bundles: write-once versions in folders, exchanged between assets by address.
 
-Here live local files; the shape (draft, publish, fetch) is that of an object store.
-What belongs elsewhere: what is inside a version (``data/``, ``ml/``).
+Belongs here: the interface, and local files. What belongs elsewhere: S3 (``s3_storage.py``), what is inside a version
+(``data/``, ``ml/``).
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +31,24 @@ class Draft:
     address: str
 
 
-class LocalStorage(dg.ConfigurableResource):
-    """Versions under ``base_dir``/ADDRESS. An address is ``kind/name/version``, relative, the same on every machine."""
+class Storage(dg.ConfigurableResource, ABC):
+    """Versions by ADDRESS: ``kind/name/version``, with a path below it or without; the same on every machine.
+
+    Whatever is written or read lies under ``base_dir`` on this machine; ``publish`` and ``fetch`` say where else.
+    """
 
     base_dir: str
+
+    @abstractmethod
+    def publish(self, path: Path) -> str:
+        """Let others fetch the version that ``path`` is or lies in; return the address of ``path``.
+
+        The version lies whole under ``base_dir``. Publishing the same version again changes nothing.
+        """
+
+    @abstractmethod
+    def fetch(self, address: str) -> Path:
+        """Return the local folder of a published version. Raises DatasetError where there is none."""
 
     @contextmanager
     def draft(self, name: str, version: str | None = None) -> Iterator[Draft]:
@@ -51,18 +66,9 @@ class LocalStorage(dg.ConfigurableResource):
             if target.exists():
                 raise FileExistsError(f"{address} is published already; versions are write-once")
             path.rename(target)
+            self.publish(target)
         finally:
             shutil.rmtree(path, ignore_errors=True)
-
-    def fetch(self, address: str) -> Path:
-        """Return the local folder of a published version. Raises DatasetError where there is none."""
-        path = Path(self.base_dir) / address
-        if not path.is_dir():
-            raise DatasetError(
-                f"There is no {address} under {self.base_dir}.",
-                f"Materialize it again: bigger-boat run --select {address.split('/')[-2]}",
-            )
-        return path
 
     def folder(self, name: str) -> Path:
         """Return the local folder that holds the versions of ``name``, for what writes its own versions (bundles)."""
@@ -89,6 +95,21 @@ class LocalStorage(dg.ConfigurableResource):
         return stale
 
 
+class LocalStorage(Storage):
+    """Versions on this machine's disk only."""
+
+    def publish(self, path: Path) -> str:
+        """Return the address: what lies under ``base_dir`` is published already."""
+        return self.address(path)
+
+    def fetch(self, address: str) -> Path:
+        """Return the folder. Raises DatasetError where there is none."""
+        path = Path(self.base_dir) / address
+        if not path.is_dir():
+            raise never_made(address, self.base_dir)
+        return path
+
+
 class AddressIOManager(dg.ConfigurableIOManager):
     """Hands addresses from asset to asset: one small JSON file per asset, replaced atomically.
 
@@ -97,26 +118,36 @@ class AddressIOManager(dg.ConfigurableIOManager):
 
     base_dir: str
 
-    def _path(self, key: dg.AssetKey) -> Path:
-        return Path(self.base_dir) / f"{'.'.join(key.path)}.json"
-
     def handle_output(self, context: dg.OutputContext, obj: str) -> None:
-        path = self._path(context.asset_key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".draft-{os.getpid()}-{uuid.uuid4().hex}")
-        draft.write_text(json.dumps({"address": obj, "run_id": context.run_id}) + "\n")
-        draft.replace(path)
+        self._write(f"{'.'.join(context.asset_key.path)}.json", json.dumps({"address": obj, "run_id": context.run_id}))
 
     def load_input(self, context: dg.InputContext) -> str | None:
-        path = self._path(context.asset_key)
-        if not path.exists():
-            if context.dagster_type.kind == DagsterTypeKind.NULLABLE:
-                return None
-            name = context.asset_key.to_user_string()
-            raise DatasetError(
-                f"{name} has not been made yet.", f"Materialize it first: bigger-boat run --select {name}"
-            )
-        return json.loads(path.read_text())["address"]
+        text = self._read(f"{'.'.join(context.asset_key.path)}.json")
+        if text is not None:
+            return json.loads(text)["address"]
+        if context.dagster_type.kind == DagsterTypeKind.NULLABLE:
+            return None
+        name = context.asset_key.to_user_string()
+        raise DatasetError(f"{name} has not been made yet.", f"Materialize it first: bigger-boat run --select {name}")
+
+    def _write(self, file: str, text: str) -> None:
+        path = Path(self.base_dir) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".draft-{os.getpid()}-{uuid.uuid4().hex}")
+        draft.write_text(text + "\n")
+        draft.replace(path)
+
+    def _read(self, file: str) -> str | None:
+        path = Path(self.base_dir) / file
+        return path.read_text() if path.exists() else None
+
+
+def never_made(address: str, where: str) -> DatasetError:
+    """Return the error of an address under which nothing lies."""
+    return DatasetError(
+        f"There is no {address} under {where}.",
+        f"Materialize it again: bigger-boat run --select {address.split('/')[1]}",
+    )
 
 
 def _alive(pid: int) -> bool:

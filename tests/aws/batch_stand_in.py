@@ -49,6 +49,17 @@ class StandIn:
     submitted: list[dict[str, Any]] = field(default_factory=list)
     jobs: list[Any] = field(default_factory=list)
     output: dict[str, str] = field(default_factory=dict)
+    refusals: list["Refusal"] = field(default_factory=list)
+
+    @contextmanager
+    def refusing(self, service: str, what: str, code: str, status: int, times: int = 10**9) -> Iterator["Refusal"]:
+        """Answer requests to a service with an error; ``what``: their HTTP method, or an operation in their headers."""
+        refusal = Refusal(service, what, code, status, times)
+        self.refusals.append(refusal)
+        try:
+            yield refusal
+        finally:
+            self.refusals.remove(refusal)
 
     def client(self, service: str) -> Any:
         """Return a client of boto3."""
@@ -68,6 +79,44 @@ class StandIn:
         return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
+@dataclass
+class Refusal:
+    """An error in place of an answer, as AWS words it."""
+
+    service: str
+    what: str
+    code: str
+    status: int
+    times: int
+    message: str = "the stand-in refuses"
+
+    def concerns(self, environ: dict[str, Any]) -> bool:
+        signed = environ.get("HTTP_AUTHORIZATION", "")
+        asked = {environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]}
+        return self.times > 0 and f"/{self.service}/aws4_request" in signed and self.what in asked
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        self.times -= 1
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if self.service == "s3":
+            body = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
+        else:
+            body = json.dumps({"__type": self.code, "message": self.message})
+        kind = "application/xml" if self.service == "s3" else "application/x-amz-json-1.1"
+        start_response(f"{self.status} refused", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [body.encode()]
+
+
+def _refusing(here: StandIn, application: Any) -> Any:
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        for refusal in here.refusals:
+            if refusal.concerns(environ):
+                return refusal.answer(environ, start_response)
+        return application(environ, start_response)
+
+    return answer
+
+
 @contextmanager
 def stand_in(image: Path) -> Iterator[StandIn]:
     """Run the server on a free port; ``image`` holds the definitions' module, beside our package."""
@@ -80,6 +129,7 @@ def stand_in(image: Path) -> Iterator[StandIn]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     here = StandIn("http://{}:{}".format(*server.get_host_and_port()), image)
+    server._server.app = _refusing(here, server._server.app)
     kept = Job.run, Job.describe, BatchResponse.submitjob
     submit = kept[2]
 

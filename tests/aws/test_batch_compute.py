@@ -2,13 +2,12 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_stand_in import DEFINITION, PREFIX, QUEUE
+from batch_stand_in import BUCKET, DEFINITION, PREFIX, QUEUE
 
 from bigger_boat.errors import SettingsError
 from bigger_boat.profiles import build_resources
@@ -58,7 +57,13 @@ def test_the_switch_sends_steps_to_their_queues_and_tells_jobs_what_may_be_told(
 
 
 def test_the_switch_without_settings_fails_at_once_with_all_that_is_missing(monkeypatch):
-    for name, value in {"profile": "aws", "remote_steps": "true", "batch_gpu_queue": "gpu", **SNOWFLAKE}.items():
+    for name, value in {
+        "profile": "aws",
+        "remote_steps": "true",
+        "storage": "s3://b/p",
+        "batch_gpu_queue": "gpu",
+        **SNOWFLAKE,
+    }.items():
         monkeypatch.setenv(f"BIGGER_BOAT_{name.upper()}", value)
     with pytest.raises(SettingsError) as error:
         load_settings(env_file=None)
@@ -130,10 +135,16 @@ def publish_items(storage) -> str:
 
 @pytest.mark.slow
 def test_embeddings_of_the_graph_are_trained_in_a_job(aws, definitions, tmp_path, monkeypatch):
-    """The job has the aws profile's definitions; DATA_DIR stands in for storage that both sides reach."""
+    """The job has the aws profile's definitions; the bucket is all that both sides reach."""
     monkeypatch.setattr(aws, "fresh", True)
-    settings = Settings(data_dir=tmp_path, size="quick", tracking="off", start_date=date(2026, 10, 1), _env_file=None)
-    told = {"PROFILE": "aws", "STEP_WORKER": "true", "SIZE": "quick", "TRACKING": "off", "DATA_DIR": str(tmp_path)}
+    root = f"s3://{BUCKET}/{tmp_path.name}"
+    of_both = {"profile": "aws", "size": "quick", "tracking": "off", "start_date": date(2026, 10, 1), "storage": root}
+    settings = Settings(data_dir=tmp_path / "home", **of_both, _env_file=None)
+    told = {
+        "STEP_WORKER": "true",
+        "DATA_DIR": str(tmp_path / "there"),
+        **{k.upper(): str(v) for k, v in of_both.items()},
+    }
     environment = {f"BIGGER_BOAT_{name}": value for name, value in told.items()} | {"PYTHONHASHSEED": "0"}
     compute = BatchCompute(
         queue=QUEUE,
@@ -144,8 +155,8 @@ def test_embeddings_of_the_graph_are_trained_in_a_job(aws, definitions, tmp_path
     )
     resources = build_resources(settings)
     address = publish_items(resources["storage"])
-    Path(tmp_path, "addresses").mkdir()
-    Path(tmp_path, "addresses", "recommendation_dataset.json").write_text(json.dumps({"address": address}))
+    store = resources["storage"].store
+    store.write_text("addresses/recommendation_dataset.json", json.dumps({"address": address}))
     versions = {}
     for name, where in (("here", HereCompute()), ("there", compute)):
         defs = definitions.build_definitions(settings, cpu_compute=where)
@@ -155,7 +166,7 @@ def test_embeddings_of_the_graph_are_trained_in_a_job(aws, definitions, tmp_path
             assert result.success
             [made] = result.asset_materializations_for_node("product_embeddings")
             assert made.metadata["dagster/row_count"].value == 12
-        written = json.loads(Path(tmp_path, "addresses", "product_embeddings.json").read_text())
+        written = json.loads(store.read_text("addresses/product_embeddings.json"))
         assert written["run_id"] == result.run_id
         versions[name] = resources["storage"].fetch(written["address"])
     assert versions["here"] != versions["there"]

@@ -73,5 +73,5 @@ def test_what_was_never_made_is_none_where_the_input_says_so(tmp_path):
     assert made(report).output_for_node("report") == "of None"
     failed = made(champion)
     assert "model has not been made yet" in failed.failure_data_for_node("champion").error.to_string()
-    AddressIOManager(base_dir=str(tmp_path))._path(dg.AssetKey("model")).write_text('{"address": "models/model/1"}')
+    (tmp_path / "model.json").write_text('{"address": "models/model/1"}')
     assert made(report).output_for_node("report") == "of models/model/1"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -197,7 +198,23 @@ def test_a_product_that_differs_is_caught_without_any_day(snow, server):
 
 
 @pytest.fixture
-def aws(server, key_file, landed, tmp_path) -> dict[str, str]:
+def bucket(monkeypatch) -> Iterator[Any]:
+    """A bucket of a server that answers as S3 does."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    keys = {"AWS_ACCESS_KEY_ID": "made-up", "AWS_SECRET_ACCESS_KEY": "made-up", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**keys, "AWS_ENDPOINT_URL": "http://{}:{}".format(*running.get_host_and_port())}.items():
+        monkeypatch.setenv(name, value)
+    found = boto3.resource("s3").create_bucket(Bucket="shop-by-command")
+    yield found
+    running.stop()
+
+
+@pytest.fixture
+def aws(server, bucket, key_file, landed, tmp_path) -> dict[str, str]:
     """The environment of a process of the aws profile, with a data folder in which the shop has landed."""
     shutil.copytree(landed, tmp_path / "landing")
     snowflake = {"ACCOUNT": "fakesnow", "USER": "loader", "WAREHOUSE": "LOADING", "DATABASE": "BY_COMMAND"}
@@ -208,21 +225,25 @@ def aws(server, key_file, landed, tmp_path) -> dict[str, str]:
         "BIGGER_BOAT_PROFILE": "aws",
         "BIGGER_BOAT_DATA_DIR": str(tmp_path),
         "BIGGER_BOAT_START_DATE": FIRST,
+        "BIGGER_BOAT_STORAGE": f"s3://{bucket.name}/boat",
         **{f"BIGGER_BOAT_SNOWFLAKE_{name}": value for name, value in snowflake.items()},
     }
 
 
-def test_the_aws_profile_by_the_command_line(aws, server, key_file, duck, tmp_path):
+def test_the_aws_profile_by_the_command_line(aws, bucket, server, key_file, duck, tmp_path):
     command = [sys.executable, "-m", "bigger_boat.cli", "run", "--select", "+intent_dataset,+recommendation_dataset"]
     ended = subprocess.run(command, env=aws, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for key in DATA_SETS:
-        address = json.loads((tmp_path / "addresses" / f"{key.path[-1]}.json").read_text())["address"]
+        handed = bucket.Object(f"boat/addresses/{key.path[-1]}.json").get()["Body"].read()
+        address = json.loads(handed)["address"]
+        assert bucket.Object(f"boat/{address}/_files.json").get()["ContentLength"]
         assert read_manifest(tmp_path / address).data_version == read_manifest(duck[0].dataset(key)).data_version
     assert not (tmp_path / "warehouse.duckdb").exists()
     assert not [login["QUERY"] for login in server.entries("login") if "roleName" in login["QUERY"]]  # none was set
     secret = key_file.read_text().splitlines()[1].encode()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert not [found.key for found in bucket.objects.all() if secret in found.get()["Body"].read()]
 
     look = """
 import json, sys
