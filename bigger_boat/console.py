@@ -167,6 +167,19 @@ def show_plan(plan: Plan, foreseen: Estimate, snowflake_size: str | None = None)
         say(f"  {escape(price)}")
 
 
+def show_table(title: str, rows: list[dict]) -> None:
+    """Print rows of equal keys under a title; floats are rounded."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else escape(str(value)) for value in row.values()))
+    console.print(table)
+    console.print()
+
+
 def _listed(names: tuple[str, ...], at_most: int = 3) -> str:
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more

@@ -18,7 +18,9 @@ from bigger_boat.assets import (
     sweeps,
     warehouse,
 )
-from bigger_boat.automation.jobs import JOBS, SCHEDULES
+from bigger_boat.automation.control_jobs import CONTROL_JOBS
+from bigger_boat.automation.jobs import ASSET_JOBS
+from bigger_boat.automation.schedules import SCHEDULES, sweep_artefacts_job
 from bigger_boat.automation.sensors import SENSORS
 from bigger_boat.profiles import build_resources
 from bigger_boat.settings import Settings, get_settings
@@ -45,7 +47,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
     return dg.Definitions(
         assets=dg.load_assets_from_modules(GRAPH),
         asset_checks=dg.load_asset_checks_from_modules([*GRAPH, *([parity] if settings.profile == "aws" else [])]),
-        jobs=JOBS,
+        jobs=[*ASSET_JOBS, *CONTROL_JOBS, sweep_artefacts_job],
         sensors=SENSORS,
         schedules=SCHEDULES,
         resources={**build_resources(settings), **overrides},

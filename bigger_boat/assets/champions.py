@@ -15,11 +15,13 @@ from bigger_boat.assets.common import (
     gate_specs,
     git_commit,
     readable_failures,
+    refusals_show,
     shown,
     table,
     tracked,
     verified_dataset,
 )
+from bigger_boat.assets.differences import changes_metadata
 from bigger_boat.assets.evaluation import read_report
 from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.storage import Storage
@@ -128,7 +130,8 @@ def _champion(
     ]
     yield from shown(judged)
     require = partial(gate.require, subject=f"The {task.name} candidate {candidate.version}")
-    decision = decide(task, candidate, read_bundle(serving) if serving else None, judged, require)
+    with refusals_show(lambda: changes_metadata(serving, directory, storage)):
+        decision = decide(task, candidate, read_bundle(serving) if serving else None, judged, require)
     with tracked(tracking, f"{task.name}_champion", decision.configuration, data) as run:
         task.on_epoch = run.log
         model = task.refit(decision.configuration, decision.chosen)

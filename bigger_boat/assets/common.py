@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import json
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +25,10 @@ ML_OWNERS = ["team:ml"]
 ADDRESS_IO = "address_io_manager"
 SUMMARY = "summary"
 SIZE = "size"
+WINDOW = "window"
+"""Metadata key of an endpoint: the days its version was fitted on (first, last, count)."""
+REFUSED = "refused"
+"""Metadata key of a failure that is a gate's decision, not a fault."""
 EMBEDDINGS_CONFIG = "config.json"
 
 GATE_SENTENCES = {
@@ -57,8 +61,18 @@ def readable_failures() -> Iterator[None]:
     try:
         yield
     except BiggerBoatError as error:
-        metadata = {"refused": dg.MetadataValue.bool(True)} if isinstance(error, GateRefused) else {}
+        metadata = {REFUSED: dg.MetadataValue.bool(True)} if isinstance(error, GateRefused) else {}
         raise dg.Failure(description=str(error), metadata=metadata, allow_retries=False) from error
+
+
+@contextmanager
+def refusals_show(metadata: Callable[[], Mapping[str, dg.MetadataValue]]) -> Iterator[None]:
+    """Attach metadata to a gate's refusal; it is made only then."""
+    try:
+        yield
+    except GateRefused as error:
+        shown_too = {REFUSED: dg.MetadataValue.bool(True), **metadata()}
+        raise dg.Failure(description=str(error), metadata=shown_too, allow_retries=False) from error
 
 
 def gate_specs(asset: str, *names: str) -> list[dg.AssetCheckSpec]:

@@ -1,12 +1,24 @@
 """Endpoints: the champion, replayed through a private server, judged by the gate, published; and the public API."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from bigger_boat.assets.common import ADDRESS_IO, ML_OWNERS, SUMMARY, gate_specs, readable_failures, shown, table
+from bigger_boat.assets.common import (
+    ADDRESS_IO,
+    ML_OWNERS,
+    SUMMARY,
+    WINDOW,
+    gate_specs,
+    readable_failures,
+    refusals_show,
+    shown,
+    table,
+)
+from bigger_boat.assets.differences import changes_metadata
 from bigger_boat.errors import BundleError, GateRefused, RequestError
 from bigger_boat.resources.endpoint_host import EndpointHost, PublishResult
 from bigger_boat.resources.public_api import PublicApi
@@ -81,6 +93,43 @@ def prediction_api(
     )
 
 
+def judge(name: str, directory: Path, endpoint_host: EndpointHost) -> Iterator["GateCheck"]:
+    """Yield each check of the endpoint's gate as it is made; raise GateRefused behind one that failed."""
+    from bigger_boat.ml import gate
+    from bigger_boat.ml.bundle import read_bundle
+
+    intact = gate.check_digests(directory)
+    yield intact
+    gate.require([intact], f"The {name} champion")
+    bundle = read_bundle(directory)
+    subject = f"Version {bundle.version} of {name}"
+    judged = gate.check_judged(bundle.info)
+    yield judged
+    gate.require([judged], subject)
+    agrees = gate.check_golden(bundle.golden, _private_answers(bundle, endpoint_host))
+    yield agrees
+    gate.require([agrees], subject)
+
+
+def serving_metadata(
+    bundle: "Bundle", result: PublishResult, endpoint_host: EndpointHost
+) -> dict[str, dg.MetadataValue | str]:
+    """Return what an endpoint shows of the version that serves: since when, on what evidence, fitted on which days."""
+    info = bundle.info
+    evidence = [{"check": c["name"], "passed": c["passed"], "says": c["description"]} for c in info.get("gate") or []]
+    return {
+        "version": bundle.version,
+        "state": result.state,
+        "sentence": result.sentence,
+        "since": endpoint_host.serving_since(bundle.name) or "not loaded yet: no server is up",
+        "evidence": info.get("candidate", {}).get("reason", "none was written down"),
+        "champions_gate": table(evidence),
+        "url": dg.MetadataValue.url(result.url),
+        "configuration": dg.MetadataValue.json(info.get("configuration") or {}),
+        **({WINDOW: dg.MetadataValue.json(info["refit"])} if info.get("refit") else {}),
+    }
+
+
 def _publish(
     name: str, address: str, storage: Storage, endpoint_host: EndpointHost
 ) -> Iterator[dg.AssetCheckResult | dg.Output[str]]:
@@ -89,34 +138,27 @@ def _publish(
 
     with readable_failures():
         directory = storage.fetch(address)
-        intact = gate.check_digests(directory)
-        yield from shown([intact])
-        gate.require([intact], f"The {name} champion")
-        bundle = read_bundle(directory)
-        judged = [intact, gate.check_judged(bundle.info)]
-        yield from shown(judged[1:])
-        gate.require(judged, f"Version {bundle.version} of {name}")
-        answers = _private_answers(bundle, endpoint_host)
-        checks = [*judged, gate.check_golden(bundle.golden, answers)]
-        yield from shown(checks[2:])
-        gate.require(checks, f"Version {bundle.version} of {name}")
-        before = endpoint_host.serving_version(name)
-        result, taken = _hand_over(bundle, endpoint_host)
-        yield from shown([taken])
-        gate.require([taken], f"Version {bundle.version} of {name}")
-    stays = before == bundle.version
+        before, old = endpoint_host.serving_version(name), endpoint_host.serving_bundle(name)
+        checks = []
+        with refusals_show(lambda: changes_metadata(old, directory, storage)):
+            for check in judge(name, directory, endpoint_host):
+                checks.append(check)
+                yield from shown([check])
+            bundle = read_bundle(directory)
+            result, taken = _hand_over(bundle, endpoint_host)
+            yield from shown([taken])
+            gate.require([taken], f"Version {bundle.version} of {name}")
+        stays = before == bundle.version
+        changes = {} if stays else changes_metadata(old, directory, storage)
+    sentence = f"Nothing new: version {bundle.version} of {name} stays." if stays else result.sentence
     yield dg.Output(
         address,
         data_version=dg.DataVersion(bundle.version),
         metadata={
             SUMMARY: f"{bundle.kind} {bundle.version} {'stays' if stays else result.state}",
-            "version": bundle.version,
-            "state": result.state,
-            "sentence": f"Nothing new: version {bundle.version} of {name} stays." if stays else result.sentence,
-            "url": dg.MetadataValue.url(result.url),
+            **serving_metadata(bundle, replace(result, sentence=sentence), endpoint_host),
             "gate": table([asdict(check) for check in checks]),
-            "configuration": bundle.info["configuration"],
-            "window": bundle.info["refit"],
+            **changes,
         },
     )
 

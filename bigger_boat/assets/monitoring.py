@@ -6,13 +6,11 @@ from itertools import pairwise
 
 import dagster as dg
 
-from bigger_boat.assets.common import DATA_OWNERS, SUMMARY, plot, readable_failures, table
+from bigger_boat.assets.common import DATA_OWNERS, SUMMARY, WINDOW, plot, readable_failures, table
 from bigger_boat.data.drift import Drift, drift, grouped
 from bigger_boat.data.vocabulary import ACTIONS, ENDPOINTS
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
-WINDOW = "window"
-"""Metadata key of an endpoint: the days its version was fitted on (first, last, count)."""
 LARGEST_PSI, MEASURED_TO, MEASURED_AGAINST = "largest_psi", "measured_to", "measured_against"
 SOME, GREAT = 0.1, 0.25
 

@@ -94,6 +94,29 @@ def decide(
     return Arrival(requests, Seen(content), f"{what} changed: {asked}.")
 
 
+def days_behind(
+    graph, instance: dg.DagsterInstance, index: LandingIndex, now: datetime
+) -> tuple[list[dg.RunRequest], str]:
+    """Return runs that make every landed day that is behind, and a sentence; for the schedule that heals late days."""
+    if not index.parts:
+        return [], "Nothing has landed yet."
+    known = daily_partitions.get_partition_keys(current_time=now)
+    by_day = dg.AssetSelection.groups("raw", "warehouse").resolve(graph)
+    plan = make_plan(graph, instance, by_day, index, size="", days=[day for day in known if day in index.days])
+    requests = [*_catalogue_request(plan, index), *(_range_request(plan, block, index) for block in _ranges(plan.days))]
+    if not requests:
+        return [], f"All {_days(len(index.days))} that have landed are made."
+    behind = _named([*plan.days, *([CATALOG] if plan.independent else [])])
+    sentence = f"{behind} behind: asks for {_runs(plan, requests)}."
+    heal = {REASON_TAG: sentence[:250]}
+    return [
+        dg.RunRequest(
+            run_key=f"{now:%Y-%m-%d}-{one.run_key}", asset_selection=one.asset_selection, tags=one.tags | heal
+        )
+        for one in requests
+    ], sentence
+
+
 def _content(index: LandingIndex, is_day: Callable[[str], bool]) -> dict[str, str]:
     content = {day: entry.fingerprint for day, entry in index.days.items() if is_day(day)}
     if index.catalog:

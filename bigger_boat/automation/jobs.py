@@ -1,12 +1,10 @@
-"""Jobs: what a person starts from the web UI besides materializing assets by hand."""
+"""Jobs over assets: what a person starts from the web UI besides materializing assets by hand.
 
-from typing import Literal
+What belongs elsewhere: jobs that control the endpoints (``control_jobs.py``), when jobs run (``schedules.py``).
+"""
 
 import dagster as dg
-from pydantic import Field
 
-from bigger_boat.errors import BundleError
-from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.settings import get_settings
 
 JOB_TIMEOUT_S = 4 * 60 * 60
@@ -28,11 +26,12 @@ heal_days_job = dg.define_asset_job(
     tags=TIMEOUT_TAG,
 )
 
-retrain_job = dg.define_asset_job(
-    "retrain_job",
+retrain_now_job = dg.define_asset_job(
+    "retrain_now_job",
     selection=dg.AssetSelection.groups("datasets", "embeddings", "models", "evaluation", "champions", "endpoints"),
-    description="Data sets, embeddings, models, evaluation, champions and endpoints, from the tables as they are.",
-    tags=TIMEOUT_TAG,
+    description="Train everything again from the tables as they are, whatever the retraining sensor thinks: data sets, "
+    "embeddings, models (their hyper-parameters can be set on launch), evaluation, champions and endpoints.",
+    tags={**TIMEOUT_TAG, REASON_TAG: "Somebody asked for it: retrain_now_job."},
 )
 
 intent_sweep_job = dg.define_asset_job(
@@ -42,41 +41,4 @@ intent_sweep_job = dg.define_asset_job(
     tags={**TIMEOUT_TAG, SWEEP_TAG: "intent"},  # dagster.yaml limits how many run side by side
 )
 
-
-class Rollback(dg.Config):
-    """What should serve again."""
-
-    endpoint: Literal["recommendation", "intent"] = Field(description="The endpoint to roll back.")
-    version: str | None = Field(None, description="The version to go back to; default: the one that served before.")
-
-
-@dg.op(description="Let an earlier version serve again; the one that serves does not return by itself.")
-def roll_back(context: dg.OpExecutionContext, config: Rollback, endpoint_host: EndpointHost) -> str:
-    try:
-        result = endpoint_host.rollback(config.endpoint, config.version)
-    except BundleError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    if result.state == "refused":
-        raise dg.Failure(result.sentence, allow_retries=False)
-    metadata = {"version": result.version, "state": result.state, "sentence": result.sentence, "rolled_back": True}
-    context.log_event(dg.AssetObservation(f"{config.endpoint}_endpoint", metadata=metadata))
-    return result.version
-
-
-@dg.job(description="Let an earlier version of an endpoint serve again, without a restart.", tags=TIMEOUT_TAG)
-def rollback_job() -> None:
-    roll_back()
-
-
-JOBS = [heal_days_job, retrain_job, intent_sweep_job, rollback_job]
-
-weekly_retraining = dg.ScheduleDefinition(
-    name="weekly_retraining",
-    job=retrain_job,
-    cron_schedule="0 3 * * 1",
-    execution_timezone="UTC",
-    tags={REASON_TAG: "Monday, 03:00 UTC: the weekly retraining."},
-    description="Trains everything again each Monday, whatever the evidence says.",
-)
-
-SCHEDULES = [weekly_retraining]
+ASSET_JOBS = [heal_days_job, retrain_now_job, intent_sweep_job]

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO, WINDOW
+from bigger_boat.assets.common import WINDOW
+from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO
 from bigger_boat.automation.arrival import unfinished_runs
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
 from bigger_boat.data.vocabulary import ENDPOINTS

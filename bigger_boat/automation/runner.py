@@ -16,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from bigger_boat.assets.common import REFUSED
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan
 from bigger_boat.errors import ServerError
@@ -152,7 +153,7 @@ def failures_of(instance: dg.DagsterInstance, run_id: str) -> tuple[list[tuple[s
             if error and error.cls_name == "DagsterAssetCheckFailedError":
                 text = "\n".join(blocked.get(event.step_key, [text]))
             failures.append((event.step_key, text.strip()))
-            refused.append(bool(failure and "refused" in failure.metadata))
+            refused.append(bool(failure and REFUSED in failure.metadata))
     return failures, bool(refused) and all(refused)
 
 

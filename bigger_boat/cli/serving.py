@@ -66,15 +66,3 @@ def predict(
     key = local_server.api_key(settings)
     answer = local_server.ask(url or local_server.running_url(settings), key, x=x, session=session)
     say(escape(json.dumps(answer, indent=2)))
-
-
-@app.command(epilog="Example: bigger-boat rollback recommendation")
-def rollback(
-    name: Annotated[str, typer.Argument(help="recommendation or intent")],
-    version: Annotated[str | None, typer.Argument(help="default: the one that served before")] = None,
-) -> None:
-    """Let an earlier version serve again."""
-    from bigger_boat.console import say
-    from bigger_boat.profiles import endpoint_host
-
-    say(escape(endpoint_host(get_settings()).rollback(name, version).require().sentence))

@@ -93,6 +93,22 @@ class EndpointHost(dg.ConfigurableResource, ABC):
     def serving_bundle(self, name: str) -> Path | None:
         """Return the directory of the incumbent's bundle."""
 
+    def is_up(self) -> bool:
+        """Whether something answers now."""
+        return True
+
+    def versions(self, name: str) -> list[Path]:  # noqa: ARG002
+        """Return the directories of published versions that lie on this machine, oldest first."""
+        return []
+
+    def serving_since(self, name: str) -> str | None:  # noqa: ARG002
+        """Return since when the incumbent serves (ISO 8601, UTC), None where that is not known."""
+        return None
+
+    def ask(self, name: str, request: Mapping[str, Any], api_key: str | None = None) -> dict[str, Any]:
+        """Return what the endpoint answers to a shop. Raises RequestError if it declines, ServerError if nobody is up."""
+        return post_invocations(self.url, name, request, api_key=api_key)
+
     def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
         """Start a private server for the bundle, ask it over HTTP, stop it; return the predictions, request by request.
 
@@ -171,6 +187,16 @@ class LocalEndpointHost(EndpointHost):
         """Return the directory of the incumbent's bundle."""
         version = self.serving_version(name)
         return self._published(name).path_of(version) if version else None
+
+    def versions(self, name: str) -> list[Path]:
+        """Return the directories of the versions that are published, oldest first."""
+        published = self._published(name)
+        return [published.path_of(version) for version in published.list_versions()]
+
+    def serving_since(self, name: str) -> str | None:
+        """Return since when the incumbent serves; None if no server has loaded it yet."""
+        told = self._published(name).serving() or {}
+        return told.get("since") if told.get("version") == self.serving_version(name) else None
 
     def _published(self, name: str) -> PublishedEndpoint:
         return PublishedEndpoint(Path(self.endpoints_dir), name)

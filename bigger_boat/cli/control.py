@@ -1,0 +1,111 @@
+"""Commands that change which version answers, and show what would change. The web UI's jobs do the same."""
+
+import getpass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from bigger_boat.cli.app import app
+from bigger_boat.cli.process import prepare_process
+from bigger_boat.errors import SettingsError
+from bigger_boat.settings import Settings
+
+if TYPE_CHECKING:
+    from bigger_boat.automation.control import Change
+
+Endpoint = Annotated[str, typer.Argument(help="recommendation or intent")]
+Reason = Annotated[str, typer.Option(help="why, in a sentence: it stands on the endpoint's asset")]
+
+
+@app.command(epilog="Example: bigger-boat promote recommendation 20261123T093012123Z-ab12cd34 --reason 'it was better'")
+def promote(
+    name: Endpoint,
+    version: Annotated[str, typer.Argument(help="published, or still among the champions' bundles")],
+    reason: Reason,
+) -> None:
+    """Let a version serve after its gate: the only way back for one that was rolled back from."""
+    settings = _prepare()
+    from bigger_boat.automation import control
+
+    storage, host = _storage_and_host(settings, name)
+    _tell(control.promote(name, version, storage, host), reason, settings)
+
+
+@app.command(epilog="Example: bigger-boat rollback recommendation --reason 'clicks fell'")
+def rollback(
+    name: Endpoint,
+    version: Annotated[str | None, typer.Argument(help="default: the one that served before")] = None,
+    reason: Reason = "",
+) -> None:
+    """Let an earlier version serve again."""
+    settings = _prepare()
+    from bigger_boat.automation import control
+
+    _tell(control.roll_back(name, version, _storage_and_host(settings, name)[1]), reason, settings)
+
+
+@app.command(epilog="Example: bigger-boat diff 20261122T090000000Z-11aa22bb 20261123T093012123Z-ab12cd34")
+def diff(
+    version_a: Annotated[str, typer.Argument(help="a version, such as the one that serves")],
+    version_b: Annotated[str, typer.Argument(help="another version of the same endpoint")],
+) -> None:
+    """What would change from one version to another: answers, slices won and lost, data, configuration."""
+    settings = _prepare()
+    from bigger_boat.assets.differences import compare, find_version
+    from bigger_boat.console import quiet, say, show_table
+
+    storage, host = _storage_and_host(settings)
+    folders = [find_version(version, storage, host) for version in (version_a, version_b)]
+    with quiet(settings.data_dir / "logs" / "diff.log"):
+        found = compare(*folders, storage)
+    say(escape(found.summary) + "\n")
+    for title, rows in found.tables.items():
+        if rows:
+            show_table(title, rows)
+
+
+@app.command(epilog="Example: bigger-boat replay-golden intent")
+def replay_golden(
+    name: Annotated[str | None, typer.Argument(help="recommendation or intent; default: both")] = None,
+) -> None:
+    """Ask the running server its golden requests: does it answer as the models did offline?"""
+    settings = _prepare()
+    from bigger_boat.automation import control
+    from bigger_boat.console import say
+    from bigger_boat.data.vocabulary import ENDPOINTS
+    from bigger_boat.resources.local_server import api_key
+
+    _, host = _storage_and_host(settings, name)
+    for each in [name] if name else ENDPOINTS:
+        say(escape(control.replay_golden(each, host, api_key(settings))))
+
+
+def _prepare() -> Settings:
+    import warnings
+
+    warnings.simplefilter("ignore")
+    return prepare_process()
+
+
+def _storage_and_host(settings: Settings, name: str | None = None):
+    """Return where versions are written and published. Raises SettingsError for an endpoint that there is not."""
+    from bigger_boat.data.vocabulary import ENDPOINTS
+    from bigger_boat.profiles import endpoint_host, storage
+
+    if name and name not in ENDPOINTS:
+        raise SettingsError(f"There is no endpoint {name!r}.", f"There is {', '.join(ENDPOINTS)}.")
+    return storage(settings), endpoint_host(settings)
+
+
+def _tell(change: "Change", reason: str, settings: Settings) -> None:
+    """Say what was done, and leave the event on the endpoint's asset."""
+    import dagster as dg
+
+    from bigger_boat.automation.control import event_of
+    from bigger_boat.console import quiet, say
+
+    say(escape(change.result.sentence))
+    with quiet(settings.data_dir / "logs" / "control.log"), dg.DagsterInstance.get() as instance:
+        by = f"{getpass.getuser()} at the command line"
+        instance.report_runless_asset_event(event_of(change, reason, by, *_storage_and_host(settings)))
