@@ -18,6 +18,7 @@ from bigger_boat.assets import (
     sweeps,
     warehouse,
 )
+from bigger_boat.assets.freshness import with_freshness
 from bigger_boat.automation.control_jobs import CONTROL_JOBS
 from bigger_boat.automation.jobs import ASSET_JOBS
 from bigger_boat.automation.schedules import SCHEDULES, sweep_artefacts_job
@@ -45,7 +46,7 @@ GRAPH = [
 def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions:
     """Return the whole graph for these settings; ``overrides`` replace resources by key (tests)."""
     return dg.Definitions(
-        assets=dg.load_assets_from_modules(GRAPH),
+        assets=with_freshness(dg.load_assets_from_modules(GRAPH)),
         asset_checks=dg.load_asset_checks_from_modules([*GRAPH, *([parity] if settings.profile == "aws" else [])]),
         jobs=[*ASSET_JOBS, *CONTROL_JOBS, sweep_artefacts_job],
         sensors=SENSORS,

@@ -4,15 +4,17 @@
 class BiggerBoatError(Exception):
     """An error that a person can act on: printed as a sentence, never as a stack trace.
 
-    ``message`` says what was expected, what came, and where; ``hint`` says what to do next.
+    ``message`` says what was expected, what came, and where; ``hint`` says what to do next. ``may_pass``: the cause is
+    outside and may be gone in a while (a network, a service): whoever can wait may try again.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = ""):
+    def __init__(self, message: str, hint: str = "", *, may_pass: bool = False):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.may_pass = may_pass
 
     def __str__(self) -> str:
         return f"{self.message}\n  What to do: {self.hint}" if self.hint else self.message

@@ -40,6 +40,12 @@ def storage(settings: Settings) -> Storage:
     return S3Storage(base_dir=base_dir, root=settings.storage, kms_key=settings.storage_kms_key)
 
 
+def alerts(settings: Settings) -> Alerts:
+    """Return who is told when something broke: the same for every profile."""
+    webhook = settings.alert_webhook.get_secret_value() if settings.alert_webhook else ""
+    return Alerts(webhook_url=webhook, sns_topic=settings.alert_sns_topic)
+
+
 def tracking(settings: Settings) -> Tracking:
     """Return where trainings are recorded: the same for every profile."""
     return Tracking(kind=settings.tracking, uri=settings.tracking_uri, folder=str(settings.tracking_dir))
@@ -70,7 +76,7 @@ def _local(settings: Settings) -> dict[str, object]:
         "cpu_compute": HereCompute(),
         "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
-        "alerts": Alerts(webhook_url=settings.alert_webhook.get_secret_value() if settings.alert_webhook else ""),
+        "alerts": alerts(settings),
         "public_api": LocalPublicApi(endpoints_dir=str(settings.endpoints_dir), port=settings.port),
     }
 

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     log_predictions: bool = Field(True, description="whether the local server logs every answer it gives")
     automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
+    alert_sns_topic: str = Field("", description="ARN of an SNS topic that is told the same; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
     storage: str = Field("", pattern="^(s3://[^/]+.*)?$", description="aws: s3://bucket/path of data sets and bundles")

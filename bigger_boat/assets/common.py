@@ -45,6 +45,9 @@ GATE_SENTENCES = {
     "version_was_taken": "There was room for it, and the server that is up took it.",
 }
 
+RETRIES, BACK_OFF_S = 3, 10.0
+"""Of a step whose failure may pass: after 10, 40 and 160 s."""
+
 Preset = TypeVar("Preset")
 
 
@@ -57,12 +60,28 @@ def preset(kind: type[Preset], size: str, overrides: dg.Config) -> Preset:
 
 @contextmanager
 def readable_failures() -> Iterator[None]:
-    """Turn errors that a person can act on into failures in words, never retried; a gate's refusal is marked as one."""
+    """Turn errors that a person can act on into failures in words; a gate's refusal is marked as one.
+
+    What may pass by itself (a network, a service) is tried again after a while, each time a longer one. Nothing else
+    is: a refusal, bad data or a fault of ours would be the same again.
+    """
     try:
         yield
     except BiggerBoatError as error:
+        if error.may_pass and (tried := _tries_so_far()) < RETRIES:
+            wait_s = BACK_OFF_S * 4**tried
+            dg.get_dagster_logger().warning(f"{error.message} Tries again in {wait_s:.0f} s.")
+            raise dg.RetryRequested(RETRIES, seconds_to_wait=wait_s) from error
         metadata = {REFUSED: dg.MetadataValue.bool(True)} if isinstance(error, GateRefused) else {}
         raise dg.Failure(description=str(error), metadata=metadata, allow_retries=False) from error
+
+
+def _tries_so_far() -> int:
+    """Return how often the step that runs here was tried again; outside of a step, it cannot be."""
+    try:
+        return dg.OpExecutionContext.get().retry_number
+    except dg.DagsterInvariantViolationError:
+        return RETRIES
 
 
 @contextmanager

@@ -260,6 +260,18 @@ def _started(pid: int) -> str:
         return _started_by_ps(pid)
 
 
+def born(pid: int) -> float | None:
+    """Return when a process began (s since 1970), None where there is none; where that is not known, 0."""
+    ticks = _started(pid)
+    if not ticks:
+        return None
+    try:
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+        return int(booted.split()[1]) + int(ticks) / os.sysconf("SC_CLK_TCK")
+    except (FileNotFoundError, ValueError):
+        return 0.0
+
+
 def _started_by_ps(pid: int) -> str:
     import subprocess
 

@@ -6,18 +6,20 @@ from bigger_boat.automation.arrival import arrival_sensor
 from bigger_boat.automation.failures import failure_sensor
 from bigger_boat.automation.retraining import retraining_sensor
 from bigger_boat.automation.runner import end_orphans
+from bigger_boat.automation.stuck_runs import end_stuck
 
 
 @dg.sensor(
-    name="orphaned_run_sensor",
+    name="stuck_run_sensor",
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Marks runs failed whose process was killed, and frees their slots in the concurrency pools.",
+    description="Ends runs whose process is gone or that have taken too long, and frees their slots.",
 )
-def orphaned_run_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Sensors run beside the web UI, so its own runs are watched: only runs of the command line can be orphans here."""
-    ended = end_orphans(context.instance, ui_is_up=True)
-    return dg.SkipReason(f"{len(ended)} orphaned runs ended: {', '.join(ended) or 'none'}.")
+def stuck_run_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Of the command line and of the web UI; each run's page says why it was ended, and so does the failure sensor."""
+    orphans = end_orphans(context.instance, ui_is_up=True)
+    stuck = [f"{one.run_id} ({one.sentence})" for one in end_stuck(context.instance)]
+    return dg.SkipReason(f"{len(orphans) + len(stuck)} stuck runs ended: {', '.join([*orphans, *stuck]) or 'none'}.")
 
 
-SENSORS = [orphaned_run_sensor, arrival_sensor, retraining_sensor, failure_sensor]
+SENSORS = [stuck_run_sensor, arrival_sensor, retraining_sensor, failure_sensor]

@@ -1,4 +1,4 @@
-"""Where a message goes when something broke: the log always, a Slack-compatible webhook where one is set."""
+"""Where a message goes when something broke: the log always, a Slack-compatible webhook and SNS where they are set."""
 
 import json
 import logging
@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from bigger_boat.errors import CloudError
+
 logger = logging.getLogger(__name__)
 
 TRIES, BACK_OFF_S, TIMEOUT_S = 3, 1.0, 10.0
+LONGEST_SUBJECT = 100
+"""SNS takes no longer one, and ASCII only."""
 LONGEST_TEXT = 3_000
 """Slack cuts a text at 40,000 characters; a person stops reading long before."""
 
@@ -34,12 +38,38 @@ class Alerts(dg.ConfigurableResource):
     """Sends alerts. The address of a webhook is a secret: it is in no log and no error."""
 
     webhook_url: str = ""
+    sns_topic: str = ""
 
     def send(self, alert: Alert) -> str:
-        """Send an alert; return in a sentence where it went. A webhook that does not take it is no error here."""
+        """Send an alert; return in a sentence where it went. A channel that does not take it is no error here."""
         logger.error(alert.text())
-        if not self.webhook_url:
-            return "Told the log; no webhook is set."
+        channels = [
+            *([("webhook", self._webhook)] if self.webhook_url else []),
+            *([("SNS topic", self._sns)] if self.sns_topic else []),
+        ]
+        if not channels:
+            return "Told the log; no webhook and no SNS topic is set."
+        faults = {name: tell(alert) for name, tell in channels}
+        told = " and ".join(["the log", *(f"the {name}" for name, fault in faults.items() if not fault)])
+        missed = "".join(f"; the {name} was not told: {fault}" for name, fault in faults.items() if fault)
+        if missed:
+            logger.error(missed.removeprefix("; "))
+        return f"Told {told}{missed}."
+
+    def _sns(self, alert: Alert) -> str:
+        """Publish to the topic; return what went wrong, "" if nothing did. boto3 tries again where that can help."""
+        from bigger_boat.resources.aws import aws_client, aws_in_words
+
+        subject = " ".join(alert.title.split()).encode("ascii", "replace").decode()[:LONGEST_SUBJECT]
+        try:
+            with aws_in_words("It cannot be published"):
+                aws_client("sns").publish(TopicArn=self.sns_topic, Subject=subject, Message=alert.text())
+        except CloudError as error:
+            return error.message
+        return ""
+
+    def _webhook(self, alert: Alert) -> str:
+        """Post to the webhook; return what went wrong, "" if nothing did."""
         body = json.dumps({"text": alert.text()}).encode()
         fault = ""
         for attempt in range(TRIES):
@@ -47,13 +77,11 @@ class Alerts(dg.ConfigurableResource):
             try:
                 request = urllib.request.Request(self.webhook_url, body, {"Content-Type": "application/json"})
                 with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-                    return "Told the log and the webhook."
+                    return ""
             except urllib.error.HTTPError as error:
                 fault = f"it answered {error.code}"
                 if error.code < 500 and error.code != 429:
                     break  # what it refuses now, it refuses again
             except (OSError, ValueError) as error:
                 fault = f"it cannot be reached ({type(error).__name__})"
-        sentence = f"Told the log; the webhook was not told: {fault}."
-        logger.error(sentence)
-        return sentence
+        return fault

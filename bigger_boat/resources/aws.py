@@ -42,14 +42,15 @@ def aws_client(service: str) -> Any:
 @contextmanager
 def aws_in_words(what: str) -> Iterator[None]:
     """Turn boto3's errors, and those that s3fs made of them, into a CloudError that begins with ``what``."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     try:
         yield
     except ClientError as error:
         raise _answered(what, error) from error
     except BotoCoreError as error:
-        raise CloudError(f"{what}: {error}", _ANY_HINT) from error
+        may_pass = isinstance(error, HTTPClientError)  # no connection, or none that held
+        raise CloudError(f"{what}: {error}", _ANY_HINT, may_pass=may_pass) from error
     except OSError as error:
         if isinstance(error.__cause__, ClientError):
             raise _answered(what, error.__cause__) from error
@@ -58,4 +59,6 @@ def aws_in_words(what: str) -> Iterator[None]:
 
 def _answered(what: str, error: Any) -> CloudError:
     code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    return CloudError(f"{what}: AWS answered {code}: {message}", _HINTS.get(code, _ANY_HINT))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    may_pass = status >= 500 or status == 429 or "Throttl" in code
+    return CloudError(f"{what}: AWS answered {code}: {message}", _HINTS.get(code, _ANY_HINT), may_pass=may_pass)

@@ -106,7 +106,7 @@ class EndpointHost(dg.ConfigurableResource, ABC):
         return None
 
     def ask(self, name: str, request: Mapping[str, Any], api_key: str | None = None) -> dict[str, Any]:
-        """Return what the endpoint answers to a shop. Raises RequestError if it declines, ServerError if nobody is up."""
+        """Return what the endpoint answers to a shop. Raises RequestError or ServerError where it does not."""
         return post_invocations(self.url, name, request, api_key=api_key)
 
     def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -55,7 +55,7 @@ def ask(
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(
-            f"No server answers at {base_url}: {reason}.", "Start it with `bigger-boat serve`."
+            f"No server answers at {base_url}: {reason}.", "Start it with `bigger-boat serve`.", may_pass=True
         ) from error
 
 

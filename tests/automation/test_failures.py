@@ -140,7 +140,7 @@ def test_a_webhook_that_is_not_there_is_no_error_and_its_address_stays_secret(mo
 
 
 def test_without_a_webhook_the_log_is_told(caplog):
-    assert Alerts().send(ALERT) == "Told the log; no webhook is set."
+    assert Alerts().send(ALERT) == "Told the log; no webhook and no SNS topic is set."
     assert "odd: no number" in caplog.text
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from bigger_boat.automation import runner
-from bigger_boat.automation.sensors import orphaned_run_sensor
+from bigger_boat.automation.sensors import stuck_run_sensor
 from bigger_boat.errors import ServerError
 
 
@@ -76,11 +76,11 @@ def test_ended_runs_are_left_alone(instance):
 def test_the_sensor_ends_them_and_says_so(instance):
     run = instance.create_run_for_job(some_job, tags=dead(), status=dg.DagsterRunStatus.STARTED)
     untouched = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED)
-    reason = orphaned_run_sensor(dg.build_sensor_context(instance=instance))
+    reason = stuck_run_sensor(dg.build_sensor_context(instance=instance))
     assert run.run_id in reason.skip_message
     assert instance.get_run_by_id(untouched.run_id).status == dg.DagsterRunStatus.STARTED
-    again = orphaned_run_sensor(dg.build_sensor_context(instance=instance))
-    assert again.skip_message == "0 orphaned runs ended: none."
+    again = stuck_run_sensor(dg.build_sensor_context(instance=instance))
+    assert again.skip_message == "0 stuck runs ended: none."
 
 
 def test_only_one_web_ui_per_data_folder(tmp_path):

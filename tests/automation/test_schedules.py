@@ -1,6 +1,8 @@
 """What the schedules ask for, on a real instance in which nothing has been made yet."""
 
+import logging
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -9,6 +11,7 @@ from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.arrival import days_behind
 from bigger_boat.automation.jobs import REASON_TAG
 from bigger_boat.data.landing_index import DayEntry, LandingIndex
+from bigger_boat.resources.landing_zone import LandingZone
 
 NOW = datetime(2026, 10, 9, 2, 30, tzinfo=UTC)
 
@@ -48,18 +51,15 @@ def test_what_looks_after_things_is_on_and_what_costs_is_off():
     assert statuses == {"weekly_retraining": "STOPPED", "daily_healing": "RUNNING", "artefact_sweeping": "RUNNING"}
 
 
-def test_the_schedules_tick(tmp_path):
+def test_a_tick_of_the_healing_says_that_there_is_nothing_to_heal(tmp_path, graph):
     from bigger_boat.automation.schedules import daily_healing
-    from bigger_boat.definitions import defs
-    from bigger_boat.resources.landing_zone import LandingZone
 
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=NOW,
-            repository_def=defs.get_repository_def(),
-            resources={"landing_zone": LandingZone(path=str(tmp_path))},
-        )
-        tick = daily_healing.evaluate_tick(context)
-    assert tick.run_requests == []
-    assert tick.skip_message == "Nothing has landed yet."
+    context = SimpleNamespace(
+        scheduled_execution_time=NOW,
+        repository_def=SimpleNamespace(asset_graph=graph),
+        instance=None,  # nothing has landed: it is not asked what was made
+        log=logging.getLogger("tick"),
+    )
+    landing_zone = LandingZone(path=str(tmp_path))
+    reason = daily_healing._execution_fn.decorated_fn(context, landing_zone=landing_zone)
+    assert reason == dg.SkipReason("Nothing has landed yet.")

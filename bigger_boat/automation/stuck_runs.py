@@ -1,0 +1,81 @@
+"""Runs that have no end of their own: without a living process, or beyond their time. They are ended with a message.
+
+Who else ends runs: the web UI's code server those whose process it sees die, Dagster's run monitoring those beyond
+their time. Both forget runs when they are killed themselves; what is found here is what they have left.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import dagster as dg
+
+from bigger_boat.automation.jobs import JOB_TIMEOUT_S, TIMEOUT_TAG
+from bigger_boat.automation.runner import ALIVE, PROCESS_TAG, born, free_slots_of_ended_runs
+
+GRACE_S = 120.0
+"""Who started a run learns of its end sooner than this; then it is told better than from here."""
+STARTED = "Started process for run (pid: "
+LAUNCHED_BY = ".dagster/grpc_info"
+"""Tag of a run: the code server that started its process; that of another machine has process ids of its own."""
+HERE = ("localhost", "127.0.0.1")
+[_TIMEOUT] = TIMEOUT_TAG
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A run that was ended, and why."""
+
+    run_id: str
+    sentence: str
+
+
+def end_stuck(instance: dg.DagsterInstance, now: float | None = None) -> list[Stuck]:
+    """End the runs of the web UI that are stuck; those of the command line have their own watch (``end_orphans``)."""
+    now = now or time.time()
+    found = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=ALIVE)):
+        run = record.dagster_run
+        if PROCESS_TAG in run.tags:
+            continue
+        pid = _process_of(instance, run, now)
+        why = _why(record, pid, now)
+        if why and not instance.get_run_by_id(run.run_id).is_finished:  # it may have ended a moment ago
+            if pid:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            instance.report_run_failed(run, f"{why} Run it again: what is done stays done.")
+            found.append(Stuck(run.run_id, why))
+    if found:
+        free_slots_of_ended_runs(instance)
+    return found
+
+
+def _why(record: dg.RunRecord, pid: int | None, now: float) -> str:
+    """Return why a run is stuck, "" where it is not; ``pid``: of its process, 0 where it is gone, None: unknown yet."""
+    limit_s = float(record.dagster_run.tags.get(_TIMEOUT, JOB_TIMEOUT_S))
+    since = record.start_time or record.create_timestamp.timestamp()
+    if now - record.update_timestamp.timestamp() < GRACE_S:
+        return ""
+    if pid == 0:
+        return "The process of this run is gone, and nobody has noticed."
+    if limit_s and now - since > limit_s + GRACE_S:
+        return f"This run has taken longer than its {limit_s:,.0f} s, and was not ended by Dagster."
+    return ""
+
+
+def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun, now: float) -> int | None:
+    """Return the living process that said it was started for a run, 0 if it is gone, None if none of here has."""
+    if json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host") not in HERE:
+        return None
+    told = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    for entry in told:
+        if entry.dagster_event and entry.message.startswith(STARTED):
+            pid = int(entry.message.removeprefix(STARTED).split(")")[0])
+            since = born(pid)
+            # a process that began after its run said so is another one, with the same id
+            return pid if since is not None and since <= entry.timestamp + 1 <= now + 1 else 0
+    return None
