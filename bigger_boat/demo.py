@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.markup import escape
 
 from bigger_boat.console import heading, say
 from bigger_boat.data.landing_index import read_index
+from bigger_boat.errors import ServerError
 from bigger_boat.resources import local_server
 from bigger_boat.settings import PROJECT_DIR, Settings
 
@@ -23,6 +25,9 @@ SHOP = {"sessions": 27_000, "days": 28, "products": 2_000, "seed": 1}
 
 SELECTION = "not (lstm_recommender or hybrid_recommender)"
 """What is made unless asked otherwise: all but the two candidates that take longer to train than a first look may."""
+
+RESTARTS, RESTARTS_WITHIN_S = 5, 600
+"""How often within a while the web UI is started again when one of its processes was killed."""
 
 ACTIONS = "start,view,detail,add,view,end"
 SUMMARY_FILE = "summary.md"
@@ -76,19 +81,49 @@ def ask(settings: Settings) -> None:
     say(f"  {escape(str(path))}   the numbers of this run")
 
 
-def up(settings: Settings) -> None:
-    """Run the web UI (with its daemon) until Ctrl-C, and the endpoint beside it."""
+def up(settings: Settings, before_start: Callable[[], object]) -> None:
+    """Run the web UI (with its daemon) until Ctrl-C, and the endpoint beside it.
+
+    Where one of the web UI's processes is killed, the others end, too, and it is started again. ``before_start`` ends
+    what is left of runs. Raises ServerError if that happens more than ``RESTARTS`` times within a while.
+    """
     say(f"  Endpoint {local_server.ensure_running(settings)}")
     say(f"  Web UI   http://127.0.0.1:{settings.ui_port}  (Ctrl-C stops both)")
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(settings.ui_port)]
-    process = subprocess.Popen([*command, "-w", str(PROJECT_DIR / "workspace.yaml")], cwd=PROJECT_DIR)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    command += ["-w", str(PROJECT_DIR / "workspace.yaml")]
     try:
-        process.wait()
-    except KeyboardInterrupt:
-        process.wait()
+        _keep_running(command, before_start)
     finally:
         local_server.stop(settings.endpoints_dir)
+
+
+def _keep_running(command: list[str], before_start: Callable[[], object]) -> None:
+    """Run a command until it is told to stop or ends well; start it again where it does not, a few times."""
+    process: subprocess.Popen | None = None
+    told: list[bool] = []
+    began: list[float] = []
+
+    def stop(*_: object) -> None:
+        told.append(True)
+        if process:
+            process.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    while len(began) <= RESTARTS:
+        before_start()
+        began = [*(at for at in began if time.monotonic() - at < RESTARTS_WITHIN_S), time.monotonic()]
+        process = subprocess.Popen(command, cwd=PROJECT_DIR)
+        if told:  # while it was being started
+            process.terminate()
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the process got it, too
+            process.wait()
+            return
+        if told or code == 0:
+            return
+        say("  [yellow]The web UI ended by itself[/yellow] (one of its processes was killed?); it is started again.")
+    raise ServerError("The web UI ends again and again by itself.", "The lines above say why.")
 
 
 def _example_session(settings: Settings) -> list[str]:

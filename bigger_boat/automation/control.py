@@ -5,8 +5,10 @@ on the endpoint's asset: which version, why, by whom, what it changes. What belo
 (``ml/gate.py``), the swap itself (``resources/endpoint_host.py``).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -15,6 +17,8 @@ from bigger_boat.assets.endpoints import judge, serving_metadata
 from bigger_boat.errors import GateRefused, RequestError, ServerError
 from bigger_boat.resources.endpoint_host import EndpointHost, PublishResult
 from bigger_boat.resources.storage import Storage
+
+MOST_TRIES = 60
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,25 @@ def promote(name: str, version: str, storage: Storage, endpoint_host: EndpointHo
         pass  # it raises behind a check that failed
     before = endpoint_host.serving_bundle(name)
     return Change("promoted", endpoint_host.publish(name, directory, readmit=True).require(), before)
+
+
+def challenge(
+    name: str, version: str, share: float, shadow: bool, storage: Storage, endpoint_host: EndpointHost
+) -> PublishResult:
+    """Let a version answer a share of the requests, or all unseen, after the endpoint's gate let it pass.
+
+    Raises BundleError if there is no such version or nothing to challenge, GateRefused if gate or server refuse it.
+    """
+    directory = find_version(version, storage, endpoint_host, name)
+    for _ in judge(name, directory, endpoint_host):
+        pass
+    return endpoint_host.challenge(name, directory, share, shadow=shadow).require()
+
+
+def challenge_event(name: str, version: str, what: str, reason: str, by: str) -> dg.AssetObservation:
+    """Return the event on the endpoint's asset; the version that serves is the same as before."""
+    metadata = {"action": what, "challenger": version, "reason": reason or "none was given", "by": by}
+    return dg.AssetObservation(f"{name}_endpoint", metadata=metadata)
 
 
 def roll_back(name: str, version: str | None, endpoint_host: EndpointHost) -> Change:
@@ -76,7 +99,7 @@ def replay_golden(name: str, endpoint_host: EndpointHost, api_key: str | None) -
         raise ServerError(f"Nothing answers for {name} that could be asked.", "Start the server: bigger-boat serve")
     bundle = read_bundle(directory)
     try:
-        answers = [endpoint_host.ask(name, entry["request"], api_key) for entry in bundle.golden]
+        answers = [_incumbents(name, entry["request"], endpoint_host, api_key) for entry in bundle.golden]
     except RequestError as error:
         raise GateRefused(f"The server declines a golden request of {name}: {error.message}") from error
     others = {answer["version"] for answer in answers} - {bundle.version}
@@ -90,3 +113,16 @@ def replay_golden(name: str, endpoint_host: EndpointHost, api_key: str | None) -
     if not check.passed:
         raise GateRefused(sentence, f"Restart the server, or go back: bigger-boat rollback {name}")
     return sentence
+
+
+def _incumbents(
+    name: str, request: Mapping[str, Any], endpoint_host: EndpointHost, api_key: str | None
+) -> dict[str, Any]:
+    """Return the answer of what serves: a challenger answers at most every other request of no session."""
+    challenger = endpoint_host.challenger(name)
+    answer = endpoint_host.ask(name, request, api_key)
+    for _ in range(MOST_TRIES):
+        if answer["version"] != challenger:
+            break
+        answer = endpoint_host.ask(name, request, api_key)
+    return answer

@@ -19,6 +19,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from bigger_boat.assets.common import REFUSED
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan
+from bigger_boat.automation.processes import process_of, started
 from bigger_boat.errors import ServerError
 
 PROCESS_TAG = "bigger_boat/process"
@@ -66,7 +67,7 @@ def execute(
     ]
     run_ids: list[str] = []
     for keys, block in (step for step in steps if step[0]):
-        run_tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": _started(os.getpid())}), **(tags or {})}
+        run_tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": started(os.getpid())}), **(tags or {})}
         if block:
             run_tags |= {RANGE_START: block[0], RANGE_END: block[1]}
         free_slots_of_ended_runs(instance)
@@ -236,45 +237,14 @@ def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
     """Mark runs failed whose process is gone (kill -9 leaves them started for ever) and free their slots.
 
     Runs from the command line name their process. Others were started by the web UI, which watches its own as long as
-    it lives: when it is not up, they are orphans.
+    it lives: when it is not up, those without a living process are orphans.
     """
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=ALIVE)):
         process = json.loads(run.tags.get(PROCESS_TAG, "null"))
-        if _started(process["pid"]) != process["started"] if process else not ui_is_up:
+        gone = started(process["pid"]) != process["started"] if process else not (ui_is_up or process_of(instance, run))
+        if gone:
             instance.report_run_failed(run, "The process of this run is gone; run it again: it goes on from there.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended.append(run.run_id)
     return ended
-
-
-def _started(pid: int) -> str:
-    """Return what tells a process from a later one with the same id: its start time, or '' where there is none.
-
-    A process that has ended and that nobody has waited for (a zombie: in containers they may stay) is none.
-    """
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return "" if state == "Z" else fields[18]
-    except FileNotFoundError:
-        return _started_by_ps(pid)
-
-
-def born(pid: int) -> float | None:
-    """Return when a process began (s since 1970), None where there is none; where that is not known, 0."""
-    ticks = _started(pid)
-    if not ticks:
-        return None
-    try:
-        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
-        return int(booted.split()[1]) + int(ticks) / os.sysconf("SC_CLK_TCK")
-    except (FileNotFoundError, ValueError):
-        return 0.0
-
-
-def _started_by_ps(pid: int) -> str:
-    import subprocess
-
-    if Path("/proc/self").exists():
-        return ""
-    return subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()

@@ -5,7 +5,6 @@ their time. Both forget runs when they are killed themselves; what is found here
 """
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -14,14 +13,11 @@ from dataclasses import dataclass
 import dagster as dg
 
 from bigger_boat.automation.jobs import JOB_TIMEOUT_S, TIMEOUT_TAG
-from bigger_boat.automation.runner import ALIVE, PROCESS_TAG, born, free_slots_of_ended_runs
+from bigger_boat.automation.processes import process_of
+from bigger_boat.automation.runner import ALIVE, PROCESS_TAG, free_slots_of_ended_runs
 
 GRACE_S = 120.0
 """Who started a run learns of its end sooner than this; then it is told better than from here."""
-STARTED = "Started process for run (pid: "
-LAUNCHED_BY = ".dagster/grpc_info"
-"""Tag of a run: the code server that started its process; that of another machine has process ids of its own."""
-HERE = ("localhost", "127.0.0.1")
 [_TIMEOUT] = TIMEOUT_TAG
 
 
@@ -41,7 +37,7 @@ def end_stuck(instance: dg.DagsterInstance, now: float | None = None) -> list[St
         run = record.dagster_run
         if PROCESS_TAG in run.tags:
             continue
-        pid = _process_of(instance, run, now)
+        pid = process_of(instance, run)
         why = _why(record, pid, now)
         if why and not instance.get_run_by_id(run.run_id).is_finished:  # it may have ended a moment ago
             if pid:
@@ -65,17 +61,3 @@ def _why(record: dg.RunRecord, pid: int | None, now: float) -> str:
     if limit_s and now - since > limit_s + GRACE_S:
         return f"This run has taken longer than its {limit_s:,.0f} s, and was not ended by Dagster."
     return ""
-
-
-def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun, now: float) -> int | None:
-    """Return the living process that said it was started for a run, 0 if it is gone, None if none of here has."""
-    if json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host") not in HERE:
-        return None
-    told = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    for entry in told:
-        if entry.dagster_event and entry.message.startswith(STARTED):
-            pid = int(entry.message.removeprefix(STARTED).split(")")[0])
-            since = born(pid)
-            # a process that began after its run said so is another one, with the same id
-            return pid if since is not None and since <= entry.timestamp + 1 <= now + 1 else 0
-    return None

@@ -12,6 +12,8 @@ from bigger_boat.errors import SettingsError
 from bigger_boat.settings import Settings
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from bigger_boat.automation.control import Change
 
 Endpoint = Annotated[str, typer.Argument(help="recommendation or intent")]
@@ -43,6 +45,33 @@ def rollback(
     from bigger_boat.automation import control
 
     _tell(control.roll_back(name, version, _storage_and_host(settings, name)[1]), reason, settings)
+
+
+@app.command(epilog="Example: bigger-boat canary recommendation 20261123T093012123Z-ab12cd34 --share 0.1")
+def canary(
+    name: Endpoint,
+    version: Annotated[str | None, typer.Argument(help="who challenges; with --end: nobody")] = None,
+    share: Annotated[float, typer.Option(help="of the sessions that it answers; at most 0.5")] = 0.1,
+    shadow: Annotated[bool, typer.Option("--shadow", help="answer nobody: be asked everything, for the log")] = False,
+    end: Annotated[bool, typer.Option("--end", help="let what serves answer alone again")] = False,
+    reason: Reason = "",
+) -> None:
+    """Let a version answer a share of the sessions beside the one that serves, or be asked unseen; or end that."""
+    if (version is None) != end:
+        raise SettingsError("Name either a version that challenges, or --end.", "bigger-boat canary --help")
+    settings = _prepare()
+    from bigger_boat.automation import control
+    from bigger_boat.console import say
+
+    storage, host = _storage_and_host(settings, name)
+    if end:
+        version, what = host.end_challenge(name), "challenge ended"
+        say(f"{version} no longer challenges {name}." if version else f"{name} has no challenger.")
+    else:
+        what = "shadow" if shadow else f"canary, {share:.0%} of the sessions"
+        say(escape(control.challenge(name, version, share, shadow, storage, host).sentence))
+    if version:
+        _note(control.challenge_event(name, version, what, reason, _who()))
 
 
 @app.command(epilog="Example: bigger-boat diff 20261122T090000000Z-11aa22bb 20261123T093012123Z-ab12cd34")
@@ -100,12 +129,21 @@ def _storage_and_host(settings: Settings, name: str | None = None):
 
 def _tell(change: "Change", reason: str, settings: Settings) -> None:
     """Say what was done, and leave the event on the endpoint's asset."""
-    import dagster as dg
-
     from bigger_boat.automation.control import event_of
     from bigger_boat.console import quiet, say
 
     say(escape(change.result.sentence))
-    with quiet(settings.data_dir / "logs" / "control.log"), dg.DagsterInstance.get() as instance:
-        by = f"{getpass.getuser()} at the command line"
-        instance.report_runless_asset_event(event_of(change, reason, by, *_storage_and_host(settings)))
+    with quiet(settings.data_dir / "logs" / "control.log"):
+        event = event_of(change, reason, _who(), *_storage_and_host(settings))
+    _note(event)
+
+
+def _note(event: "dg.AssetObservation") -> None:
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(event)
+
+
+def _who() -> str:
+    return f"{getpass.getuser()} at the command line"

@@ -21,10 +21,13 @@ def up() -> None:
     from bigger_boat.automation import runner
 
     settings = prepare_process()
-    with runner.web_ui(settings.data_dir):
+
+    def end_orphans() -> None:
         with dg.DagsterInstance.get() as instance:
             runner.end_orphans(instance, ui_is_up=False)
-        tour.up(settings)
+
+    with runner.web_ui(settings.data_dir):
+        tour.up(settings, end_orphans)
 
 
 @app.command(epilog="Example: bigger-boat serve --port 8080")

@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pydantic import Field
 from bigger_boat.errors import BundleError, GateRefused
 from bigger_boat.ml.bundle import Bundle, read_bundle
 from bigger_boat.serving.client import post_invocations
-from bigger_boat.serving.published import ROLLED_BACK, PublishedEndpoint, read_server
+from bigger_boat.serving.published import ROLLED_BACK, PublishedEndpoint, WantedChallenger, read_server
 
 _POLL_S = 0.05
 _SPARE_BYTES = 1024 * 1024
@@ -29,8 +29,15 @@ _SPARE_BYTES = 1024 * 1024
 _REFUSAL_GRACE_S = 2.0
 """The server puts ``current`` back before it writes why."""
 
+LARGEST_SHARE = 0.5
+"""Of the requests that a challenger answers: the incumbent keeps most of the sessions."""
+
+StateOf = Callable[[PublishedEndpoint, str], tuple[str | None, list[str]]]
+
 _SENTENCES = {
     "serving": "Version {version} of {name} serves.",
+    "challenging": "Version {version} challenges what serves for {name}.",
+    "challenger_waits": "Version {version} will challenge what serves for {name} when a server starts; none is up.",
     "waiting": "Version {version} of {name} is published; no server is up, it will load at its next start.",
     "refused": "The server refused version {version} of {name}: {reasons}",
     "superseded": "Version {version} of {name} was superseded by {current}.",
@@ -84,6 +91,28 @@ class EndpointHost(dg.ConfigurableResource, ABC):
 
         The version rolled back from does not return by itself. Raises BundleError if there is no such version.
         """
+
+    def challenge(
+        self,
+        name: str,
+        bundle_dir: Path,  # noqa: ARG002
+        share: float,  # noqa: ARG002
+        *,
+        shadow: bool = False,  # noqa: ARG002
+    ) -> PublishResult:
+        """Let a bundle answer a ``share`` of an endpoint's requests, or all of them unseen (``shadow``), until ended.
+
+        Raises BundleError for a bundle that cannot be stored or that serves already, or where a host knows none.
+        """
+        raise BundleError(f"{type(self).__name__} has no challengers for {name}.", "Promote the version instead.")
+
+    def end_challenge(self, name: str) -> str:  # noqa: ARG002
+        """Let what serves answer alone again; return the challenger's version, "" where there was none."""
+        return ""
+
+    def challenger(self, name: str) -> str:  # noqa: ARG002
+        """Return the version that stands beside the one that serves, "" where there is none."""
+        return ""
 
     @abstractmethod
     def serving_version(self, name: str) -> str | None:
@@ -152,6 +181,8 @@ class LocalEndpointHost(EndpointHost):
                 published.exclude(bundle.version, None)
                 published.forget_refusal()
                 published.point_at(bundle.version)
+                if self.challenger(name) == bundle.version:
+                    published.set_challenger(None)  # it has won
         result = self._await(published, bundle.version)
         _sweep(published, self.keep_versions)
         return result
@@ -175,6 +206,36 @@ class LocalEndpointHost(EndpointHost):
             with published.locked():
                 published.exclude(current, None)
         return result
+
+    def challenge(self, name: str, bundle_dir: Path, share: float, *, shadow: bool = False) -> PublishResult:
+        """Write down who challenges, beside ``current``: it survives restarts. Raises what the interface says."""
+        bundle = read_bundle(Path(bundle_dir))
+        published = self._published(name)
+        if bundle.name != name:
+            raise BundleError(f"A bundle for {bundle.name} cannot challenge {name}.")
+        if not 0 < share <= LARGEST_SHARE:
+            text = f"A challenger gets more than 0 and at most {LARGEST_SHARE:g} of the requests, not {share:g}."
+            raise BundleError(text, "Promote it if it should answer more.")
+        if self.serving_version(name) in (None, bundle.version):
+            raise BundleError(f"{name} has nothing that {bundle.version} could challenge.", "Promote it instead.")
+        with _disk_is_named(published):
+            _copy_version(bundle, published)
+            with published.locked():
+                published.forget_refusal()
+                published.set_challenger(WantedChallenger(bundle.version, share, shadow))
+        return self._await(published, bundle.version, _state_of_challenger)
+
+    def end_challenge(self, name: str) -> str:
+        """Take away what is written down; the server follows within a second."""
+        published, version = self._published(name), self.challenger(name)
+        with published.locked():
+            published.set_challenger(None)
+        return version
+
+    def challenger(self, name: str) -> str:
+        """Return what is written down."""
+        wanted = self._published(name).challenger()
+        return wanted.version if wanted else ""
 
     def serving_version(self, name: str) -> str | None:
         """Return the incumbent: what the server serves, or, when none is up, what it will load."""
@@ -201,11 +262,13 @@ class LocalEndpointHost(EndpointHost):
     def _published(self, name: str) -> PublishedEndpoint:
         return PublishedEndpoint(Path(self.endpoints_dir), name)
 
-    def _await(self, published: PublishedEndpoint, version: str) -> PublishResult:
+    def _await(self, published: PublishedEndpoint, version: str, state_of: "StateOf | None" = None) -> PublishResult:
+        """Wait for the server's word; ``state_of`` reads it."""
+        state_of = state_of or _state_of
         deadline = time.monotonic() + self.confirm_timeout_s
         displaced_at: float | None = None
         while True:
-            state, reasons = _state_of(published, version)
+            state, reasons = state_of(published, version)
             if state == "displaced":
                 displaced_at = displaced_at or time.monotonic()
                 state = "superseded" if time.monotonic() - displaced_at > _REFUSAL_GRACE_S else None
@@ -229,6 +292,19 @@ def _state_of(published: PublishedEndpoint, version: str) -> tuple[str | None, l
     if serving and serving["version"] == version and serving["pid"] == server.get("pid"):
         return "serving", []
     return ("displaced" if published.current() != version else None), []
+
+
+def _state_of_challenger(published: PublishedEndpoint, version: str) -> tuple[str | None, list[str]]:
+    """Return what the server made of a challenger so far (None: nothing yet), with its reasons for a refusal."""
+    server, told, refused = read_server(published.directory.parent), published.challenging(), published.refused()
+    if refused and refused["version"] == version:
+        return "refused", refused["reasons"]
+    if server is None:
+        return "challenger_waits", []
+    if told and told["version"] == version and told["pid"] == server.get("pid"):
+        return "challenging", []
+    wanted = published.challenger()
+    return (None if wanted and wanted.version == version else "displaced"), []
 
 
 def _copy_version(bundle: Bundle, published: PublishedEndpoint) -> None:
@@ -289,7 +365,8 @@ def _copy_synced(source: str, target: str) -> str:
 def _sweep(published: PublishedEndpoint, keep: int) -> None:
     """Remove all but the newest ``keep`` versions and those that serve, served last, or should serve."""
     with published.locked():
-        needed = {published.current(), published.serving_version()}
+        wanted = published.challenger()
+        needed = {published.current(), published.serving_version(), wanted.version if wanted else None}
         others = [version for version in published.list_versions() if version not in needed]
         for version in others[: max(0, len(others) - keep)]:
             doomed = published.versions / f".swept-{uuid.uuid4().hex[:8]}"

@@ -22,9 +22,10 @@ from starlette.routing import Route
 
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import RequestError
-from bigger_boat.serving.batching import Batcher
+from bigger_boat.serving.batching import Batcher, Predictions
+from bigger_boat.serving.challengers import SHADOW, Challenger, Shadows, key_of
 from bigger_boat.serving.contract import PredictionRequest, format_answer, parse_request
-from bigger_boat.serving.endpoints import BundleHost, EndpointsHost
+from bigger_boat.serving.endpoints import BundleHost, EndpointsHost, Served
 from bigger_boat.serving.guard import RECORD, BodyReader, Guard, Record, ServerOptions, error_body
 from bigger_boat.serving.handler import PATHS, handle
 from bigger_boat.serving.metrics import CONTENT_TYPE, Metrics
@@ -93,20 +94,31 @@ class _Application:
         self._batchers: dict[str, Batcher] = {}
         self._workers: ThreadPoolExecutor
         self.log = _prediction_log(options, self.metrics)
+        self._shadows = Shadows(
+            self._in_shadow,
+            offer=self.log.offer if self.log else None,
+            observe=self.metrics.observe_shadow,
+            failed=self._drop,
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         """Hold the threads that answer."""
         self._workers = ThreadPoolExecutor(_PUBLIC_WORKERS, thread_name_prefix="public")
+        guards = self.options.guards
         for name in ENDPOINTS:
             batcher = Batcher(
                 name,
-                queue_sessions=self.options.guards.queue_sessions,
-                queue_events=self.options.guards.queue_events,
+                queue_sessions=guards.queue_sessions,
+                queue_events=guards.queue_events,
                 workers=_MODEL_WORKERS,
                 on_batch=self.metrics.observe_batch,
             )
             self._batchers[name] = batcher
+            shadow = f"{SHADOW} of {name}"  # a queue and a thread of its own: nobody who asks waits for it
+            self._batchers[shadow] = Batcher(
+                shadow, queue_sessions=guards.queue_sessions, queue_events=guards.queue_events
+            )
             self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
         if self.log:
             self.log.start()
@@ -177,14 +189,47 @@ class _Application:
         return parse_request(payload, self.options.limits)
 
     async def _answer(self, name: str | None, asked: PredictionRequest, record: Record) -> dict[str, Any]:
-        served = self.host.served(name)
-        record.endpoint, record.model, record.version = served.names()
+        served, rival = self.host.served(name), self.host.challenger(name)
         record.sessions = len(asked.sessions)
-        timeout_s = self.options.guards.answer_timeout_s
+        predictions = None
+        if rival and rival.answers(key_of(asked, record.request_id)):
+            predictions = await self._try(rival, asked, record)
+        if predictions is None:
+            record.endpoint, record.model, record.version = served.names()
+            predictions = await self._require(served, asked, record)
+        record.answered = asked, predictions
+        if rival and rival.shadow:
+            self._shadows.follow(rival, asked, predictions, record.request_id)
+        return format_answer(record.model, record.version, record.request_id, predictions)
+
+    async def _predict(self, served: Served, asked: PredictionRequest, queue: str = "") -> Predictions:
+        async with asyncio.timeout(self.options.guards.answer_timeout_s):
+            return await self._batchers[queue or served.names()[0]].answer(served.predictor, asked)
+
+    async def _try(self, rival: Challenger, asked: PredictionRequest, record: Record) -> Predictions | None:
+        """Return the challenger's answer; None where it failed: it drops out, and what serves answers instead."""
         try:
-            async with asyncio.timeout(timeout_s):
-                predictions = await self._batchers[record.endpoint].answer(served.predictor, asked)
+            predictions = await self._predict(rival.served, asked)
+        except RequestError:
+            raise
+        except Exception as error:
+            await self._drop(rival, error)
+            return None
+        record.endpoint, record.model, record.version = rival.served.names()
+        return predictions
+
+    async def _drop(self, rival: Challenger, error: Exception) -> None:
+        reason = "It did not answer in time." if isinstance(error, TimeoutError) else f"It failed to answer: {error}"
+        await asyncio.get_running_loop().run_in_executor(None, self.host.drop_challenger, rival, reason)
+
+    async def _in_shadow(self, rival: Challenger, asked: PredictionRequest) -> Predictions:
+        return await self._predict(rival.served, asked, f"{SHADOW} of {rival.served.names()[0]}")
+
+    async def _require(self, served: Served, asked: PredictionRequest, record: Record) -> Predictions:
+        try:
+            return await self._predict(served, asked)
         except TimeoutError:
+            timeout_s = self.options.guards.answer_timeout_s
             text = f"The model did not answer within {timeout_s:g} seconds."
             raise RequestError(text, "model_too_slow", 503) from None
         except RequestError:
@@ -192,8 +237,6 @@ class _Application:
         except Exception as error:
             logger.error("The model failed: %s", error, extra={"fields": {"request_id": record.request_id}})
             raise RequestError("The model failed to answer this request.", "model_failed", 500) from error
-        record.answered = asked, predictions
-        return format_answer(record.model, record.version, record.request_id, predictions)
 
 
 def _prediction_log(options: ServerOptions, metrics: Metrics) -> PredictionLog | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import BiggerBoatError, BundleError, RequestError
+from bigger_boat.serving.challengers import Challenger
 from bigger_boat.serving.graph import load_runtime
 from bigger_boat.serving.predictor import Predictor
 from bigger_boat.serving.published import PublishedEndpoint, endpoints_id, utc_now
@@ -96,6 +97,12 @@ class BundleHost:
         """Return endpoint, model and version of what serves."""
         return [self._served.names()] if self._served else []
 
+    def challenger(self, _name: str | None) -> None:
+        """There is one version here, and nobody beside it."""
+
+    def drop_challenger(self, _challenger: Challenger, _reason: str) -> None:
+        """There is none."""
+
     def served(self, _name: str | None) -> Served:
         """Return what answers. Raises RequestError (503) while the model is being loaded."""
         if self._served is None:
@@ -151,8 +158,20 @@ class EndpointsHost:
         }
 
     def serving(self) -> list[tuple[str, str, str]]:
-        """Return endpoint, model and version of all that serve."""
-        return [served.names() for endpoint in self._endpoints.values() if (served := endpoint.served)]
+        """Return endpoint, model and version of all that answer, challengers among them."""
+        rivals = [endpoint.challenger for endpoint in self._endpoints.values()]
+        seen = [endpoint.served for endpoint in self._endpoints.values()]
+        return [one.names() for one in [*seen, *(r.served for r in rivals if r and not r.shadow)] if one]
+
+    def challenger(self, name: str | None) -> Challenger | None:
+        """Return the version that stands beside the one that serves."""
+        endpoint = self._endpoints.get(name or "")
+        return endpoint.challenger if endpoint else None
+
+    def drop_challenger(self, challenger: Challenger, reason: str) -> None:
+        """Take away a challenger that failed; what serves goes on alone. It writes: call it in a thread."""
+        name, _, version = challenger.served.names()
+        self._guarded(lambda: self._endpoints[name].drop(version, reason))
 
     def served(self, name: str | None) -> Served:
         """Return what answers now; a request reads it once, and finishes on the version it began with.
@@ -198,7 +217,9 @@ class LiveEndpoint:
         self.published = published
         self._verify = verify
         self.served: Served | None = None
+        self.challenger: Challenger | None = None
         self._given_up: str | None = None
+        self._dropped: str | None = None
         self._recorded: str | None = None
 
     def start(self) -> None:
@@ -210,10 +231,25 @@ class LiveEndpoint:
         if reasons:
             self._refuse(current, reasons)
         self._record()
+        self._follow_challenger()
 
     def follow(self) -> None:
         """Go to the current version if it is another than the one that serves."""
         self._record()
+        self._follow_current()
+        self._follow_challenger()
+
+    def drop(self, version: str, reason: str) -> None:
+        """Let go of a challenger that failed, and say why; it returns only when somebody names it again."""
+        if self.challenger and self.challenger.version == version:
+            self.challenger = None
+        if self._dropped == version:
+            return  # requests that failed together
+        self._dropped = version
+        logger.error("%s: challenger %s drops out: %s", self.published.name, version, reason)
+        self.published.drop_challenger(version, [reason])
+
+    def _follow_current(self) -> None:
         wanted = self.published.current()
         if wanted is None or wanted == self._given_up or (self.served and wanted == self.served.version):
             return
@@ -223,11 +259,20 @@ class LiveEndpoint:
 
     def describe(self, started: bool) -> dict[str, Any]:
         if self.served:
-            return self.served.describe()
+            rival = {"challenger": self.challenger.describe()} if self.challenger else {}
+            return {**self.served.describe(), **rival}
         return {"state": "no model" if started else "loading", "version": None, "model": None, "since": None}
 
     def _load(self, version: str) -> list[str]:
         """Load, check and warm a version beside the one that serves, then swap; return why not, if not."""
+        predictor, reasons = self._checked(version)
+        if predictor:
+            self.served = Served(predictor)
+            logger.info("%s: version %s serves.", self.published.name, version)
+        return reasons
+
+    def _checked(self, version: str) -> tuple[Predictor | None, list[str]]:
+        """Return a version loaded, checked and warm, or why it cannot answer."""
         try:
             predictor = Predictor.load(self.published.path_of(version))
             bundle = predictor.bundle
@@ -236,12 +281,28 @@ class LiveEndpoint:
                 raise BundleError(text)
             self._verify(predictor)
         except Exception as error:
-            return [_reason(error)]
+            return None, [_reason(error)]
         finally:
             gc.collect()  # graphs are cycles: what was refused or replaced before goes now, not at some later time
-        self.served = Served(predictor)
-        logger.info("%s: version %s serves.", self.published.name, version)
-        return []
+        return predictor, []
+
+    def _follow_challenger(self) -> None:
+        """Go to the challenger that is wanted, if another version serves; one that cannot answer drops out."""
+        wanted = self.published.challenger()
+        if wanted is None or self.served is None or wanted.version == self.served.version:
+            self.challenger = self._dropped = None
+            return
+        if wanted.version == self._dropped:
+            return
+        served = self.challenger.served if self.challenger and self.challenger.version == wanted.version else None
+        if served is None:
+            predictor, reasons = self._checked(wanted.version)
+            if predictor is None:
+                self.drop(wanted.version, " ".join(reasons))
+                return
+            served = Served(predictor)
+            self.published.record_challenging(wanted.version, predictor.bundle.kind)
+        self.challenger = Challenger(served, wanted.share, wanted.shadow)
 
     def _record(self) -> None:
         """Say what serves; a disk that was full is tried again at the next look."""

@@ -49,6 +49,12 @@ class Metrics:
         self._unlogged = Counter(
             "bigger_boat_answers_not_logged", "Answers that the log had no room for.", ("why",), registry=self.registry
         )
+        self._shadows = Counter(
+            "bigger_boat_shadow_answers",
+            "Requests that a challenger in the shadow was asked, too: the same first answer, another, or left out.",
+            ("endpoint", "outcome"),
+            registry=self.registry,
+        )
         in_flight = Gauge("bigger_boat_requests_in_flight", "Requests being answered.", registry=self.registry)
         in_flight.set_function(lambda: self.in_flight)
         self.registry.register(_ServingCollector(serving))
@@ -71,6 +77,9 @@ class Metrics:
 
     def observe_unlogged(self, why: str, answers: int) -> None:
         self._unlogged.labels(why).inc(answers)
+
+    def observe_shadow(self, endpoint: str, outcome: str) -> None:
+        self._shadows.labels(endpoint, outcome).inc()
 
     def watch_queue(self, endpoint: str, waiting: Callable[[], int]) -> None:
         """Show how many sessions wait in the queue of an endpoint."""

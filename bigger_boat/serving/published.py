@@ -5,7 +5,9 @@ models (``endpoints.py``), deciding what may be published (``ml/gate.py``). Stan
 
 ``ROOT/NAME/versions/V/`` bundles, ``current`` (the version that should serve), ``serving.json`` (what the server says
 it serves, or served last), ``refused.json`` (what it refused, and why), ``excluded.json`` (versions that may not return
-by themselves). ``ROOT/server.json`` says where the server is; it holds a lock on ``ROOT/.server.lock`` while it lives.
+by themselves), ``challenger.json`` (the version that should answer a share, or in the shadow), ``challenging.json``
+(what the server says of it). ``ROOT/server.json`` says where the server is; it holds a lock on ``ROOT/.server.lock``
+while it lives.
 """
 
 import contextlib
@@ -15,12 +17,22 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 REFUSED = "refused"
 ROLLED_BACK = "rolled back"
+
+
+@dataclass(frozen=True)
+class WantedChallenger:
+    """A version that should answer a ``share`` of the requests, or all of them unseen (``shadow``)."""
+
+    version: str
+    share: float
+    shadow: bool
 
 
 class PublishedEndpoint:
@@ -52,6 +64,37 @@ class PublishedEndpoint:
             (self.directory / "current").unlink(missing_ok=True)
         else:
             replace_file(self.directory / "current", f"{version}\n".encode())
+
+    def challenger(self) -> "WantedChallenger | None":
+        """Return the version that should stand beside the one that serves."""
+        told = read_json(self.directory / "challenger.json")
+        try:
+            return WantedChallenger(str(told["version"]), float(told["share"]), bool(told["shadow"])) if told else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def set_challenger(self, wanted: "WantedChallenger | None") -> None:
+        """Say which version should be the challenger (None: none), atomically. Call it while ``locked``."""
+        if wanted is None:
+            (self.directory / "challenger.json").unlink(missing_ok=True)
+        else:
+            write_json(self.directory / "challenger.json", {**asdict(wanted), "since": utc_now()})
+
+    def drop_challenger(self, version: str, reasons: list[str]) -> None:
+        """Take a challenger away that failed, unless another one was named meanwhile; note why."""
+        with self.locked():
+            wanted = self.challenger()
+            if wanted and wanted.version == version:
+                self.set_challenger(None)
+        self.record_refusal(version, reasons)
+
+    def challenging(self) -> dict[str, Any] | None:
+        """Return what the server says of the challenger it has loaded: version, since, pid."""
+        return read_json(self.directory / "challenging.json")
+
+    def record_challenging(self, version: str, kind: str) -> None:
+        record = {"version": version, "kind": kind, "since": utc_now(), "pid": os.getpid()}
+        write_json(self.directory / "challenging.json", record)
 
     def put_back(self, refused: str, serving: str | None) -> None:
         """Undo a refused version, unless somebody made another one current meanwhile."""

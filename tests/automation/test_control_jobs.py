@@ -6,7 +6,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from bigger_boat.automation.control_jobs import promote_version_job, replay_golden_job, roll_back_job
+from bigger_boat.automation.control_jobs import (
+    canary_job,
+    end_canary_job,
+    promote_version_job,
+    replay_golden_job,
+    roll_back_job,
+)
 from bigger_boat.errors import GateRefused
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
@@ -55,7 +61,7 @@ def _versions(host: LocalEndpointHost) -> list[str]:
     return [path.name for path in host.versions(NAME)]
 
 
-def _run(job: dg.JobDefinition, host: Host, instance: dg.DagsterInstance, **config: str) -> dg.ExecuteInProcessResult:
+def _run(job: dg.JobDefinition, host: Host, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
     [op] = [node.name for node in job.nodes]
     resources = {"endpoint_host": host, "storage": LocalStorage(base_dir=str(Path(host.endpoints_dir).parent))}
     return job.execute_in_process(
@@ -72,7 +78,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def _event(instance: dg.DagsterInstance) -> dict[str, Any]:
-    [seen] = instance.fetch_observations(KEY, limit=5).records
+    seen, *_ = instance.fetch_observations(KEY, limit=5).records
     return {name: value.value for name, value in seen.asset_observation.metadata.items()}
 
 
@@ -128,6 +134,23 @@ def test_an_endpoint_that_does_not_exist_is_refused_before_anything_runs(host, i
         _run(roll_back_job, host, instance, endpoint="intents")
 
 
+def test_a_challenger_is_written_down_by_a_job_and_ended_by_one(host, instance):
+    first, second = _versions(host)
+    assert _run(canary_job, host, instance, endpoint=NAME, version=first, share=0.2, reason="is it better?").success
+    assert (host.challenger(NAME), host.serving_version(NAME)) == (first, second)
+    told = _event(instance)
+    assert (told["action"], told["challenger"]) == ("canary, 20% of the sessions", first)
+    assert "version" not in told  # what serves is as before
+    assert _run(end_canary_job, host, instance, endpoint=NAME).success
+    assert host.challenger(NAME) == ""
+    assert "has no challenger" in _failure(_run(end_canary_job, host, instance, endpoint=NAME))
+
+
+def test_what_serves_cannot_challenge_itself(host, instance):
+    result = _run(canary_job, host, instance, endpoint=NAME, version=host.serving_version(NAME))
+    assert "could challenge" in _failure(result)
+
+
 def test_golden_requests_need_a_server(host, instance):
     assert "Start the server" in _failure(_run(replay_golden_job, host, instance, endpoint=NAME))
 
@@ -143,7 +166,14 @@ def test_every_job_has_a_timeout_a_description_and_described_settings():
     for job in jobs:
         assert float(job.tags["dagster/max_runtime"]) > 0, job.name
         assert job.description, job.name
-    configs = (control_jobs.Promotion, control_jobs.Rollback, control_jobs.Replay, schedules.Retention)
+    configs = (
+        control_jobs.Promotion,
+        control_jobs.Rollback,
+        control_jobs.Challenge,
+        control_jobs.EndOfChallenge,
+        control_jobs.Replay,
+        schedules.Retention,
+    )
     assert all(field.description for config in configs for field in config.model_fields.values())
 
 

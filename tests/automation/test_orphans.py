@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from bigger_boat.automation import runner
+from bigger_boat.automation.processes import started
 from bigger_boat.automation.sensors import stuck_run_sensor
 from bigger_boat.errors import ServerError
 
@@ -33,7 +34,7 @@ def process_tag(pid: int, started: str) -> dict[str, str]:
 
 
 def alive() -> dict[str, str]:
-    return process_tag(os.getpid(), runner._started(os.getpid()))
+    return process_tag(os.getpid(), started(os.getpid()))
 
 
 def dead() -> dict[str, str]:

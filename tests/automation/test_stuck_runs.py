@@ -10,10 +10,11 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
-from bigger_boat.automation import stuck_runs
+from bigger_boat.automation import processes
 from bigger_boat.automation.jobs import JOB_TIMEOUT_S
-from bigger_boat.automation.runner import PROCESS_TAG, born
-from bigger_boat.automation.stuck_runs import GRACE_S, LAUNCHED_BY, STARTED, end_stuck
+from bigger_boat.automation.processes import LAUNCHED_BY, STARTED, born
+from bigger_boat.automation.runner import PROCESS_TAG, end_orphans
+from bigger_boat.automation.stuck_runs import GRACE_S, end_stuck
 
 SOON, LATER, TOO_LATE = 5.0, GRACE_S + 5, JOB_TIMEOUT_S + GRACE_S + 5
 GONE, SLOW = "The process of this run is gone", "taken longer than its 14,400 s"
@@ -87,7 +88,7 @@ def test_who_is_stuck(instance, living, process, after_s, tags, why):
 
 def test_the_process_id_of_a_run_may_belong_to_a_later_process_by_now(instance, living, monkeypatch):
     run = running(instance, living.pid, {})
-    monkeypatch.setattr(stuck_runs, "born", lambda _pid: time.time() + 60)
+    monkeypatch.setattr(processes, "born", lambda _pid: time.time() + 60)
     [ended] = end_stuck(instance, time.time() + LATER)
     assert (ended.run_id, living.poll()) == (run.run_id, None)
 
@@ -95,6 +96,12 @@ def test_the_process_id_of_a_run_may_belong_to_a_later_process_by_now(instance, 
 def test_a_process_on_another_machine_is_not_looked_for_here(instance):
     running(instance, dead(), {LAUNCHED_BY: json.dumps({"host": "code-server.example"})})
     assert end_stuck(instance, time.time() + LATER) == []
+
+
+def test_a_run_that_outlives_the_web_ui_is_no_orphan(instance, living):
+    lives, gone = running(instance, living.pid, {}), running(instance, dead(), {})
+    assert end_orphans(instance, ui_is_up=False) == [gone.run_id]
+    assert instance.get_run_by_id(lives.run_id).status == dg.DagsterRunStatus.STARTED
 
 
 def test_a_process_that_is_not_there_was_never_born():
