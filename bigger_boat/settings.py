@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="what a request to the endpoint must carry; empty: nothing")
     allowed_origins: str = Field("", description="origins allowed by CORS, separated by commas; empty: none")
     log_predictions: bool = Field(True, description="whether the local server logs every answer it gives")
+    collect_trust_time: bool = Field(False, description="whether collected events keep the time they name; else: ours")
+    collect_rotate_s: float = Field(300, ge=1, description="after how long collected events reach the landing zone")
     automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     alert_sns_topic: str = Field("", description="ARN of an SNS topic that is told the same; empty: none")
@@ -96,6 +98,10 @@ class Settings(BaseSettings):
     @property
     def landing_dir(self) -> Path:
         return self.data_dir / "landing"
+
+    @property
+    def collect_dir(self) -> Path:
+        return self.data_dir / "collect"
 
     @property
     def warehouse_path(self) -> Path:

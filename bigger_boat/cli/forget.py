@@ -59,7 +59,9 @@ def _begin(settings: Settings, note: "Note", sessions: list[str]) -> None:
     from bigger_boat.console import heading, say
     from bigger_boat.data.landing_forget import rows_in_landing
     from bigger_boat.profiles import build_resources
+    from bigger_boat.serving.collect_landing import land_now
 
+    land_now(settings.collect_dir, settings.landing_dir)
     landed = rows_in_landing(settings.landing_dir, sessions)
     in_tables = rows_in_tables(build_resources(settings)["warehouse"], sessions)
     datasets = datasets_with(settings.data_dir, sessions)
@@ -89,6 +91,7 @@ def _forget(settings: Settings, note: "Note") -> None:
     from bigger_boat.data.landing_forget import forget_sessions
     from bigger_boat.data.landing_index import read_index
     from bigger_boat.profiles import build_resources
+    from bigger_boat.serving.collect_landing import land_now
 
     def waiting(who: str) -> None:
         say(f"Waiting for {who} ...")
@@ -98,6 +101,7 @@ def _forget(settings: Settings, note: "Note") -> None:
             with runner.one_at_a_time(past, waiting):
                 shutil.rmtree(past)
             say(f"  {AS_OF}/{past.name} is removed: make it again with run --as-of {past.name}.")
+        land_now(settings.collect_dir, settings.landing_dir)
         with ProgressLine() as progress:
             gone = forget_sessions(settings.landing_dir, note.sessions, datetime.now(UTC), progress)
         say(f"  {sum(gone.rows.values()):,} rows of {gone.files} files left the landing zone.")

@@ -135,8 +135,8 @@ def _stage_all(
             report.faults.append(error)
             continue
         report.files.append(file_report)
-        staged += _write_days(file.table, good, workdir, producer, False, progress)
-        staged += _write_days(file.table, bad, workdir, producer, True, None)
+        staged += write_days(file.table, good, workdir, producer, False, progress)
+        staged += write_days(file.table, bad, workdir, producer, True, None)
     return staged
 
 
@@ -169,9 +169,10 @@ def _count_rejects(report: FileReport, rejects: pl.DataFrame) -> None:
         report.rejected_by_day.setdefault(day or no_day, Counter())[reason] += count
 
 
-def _write_days(
+def write_days(
     table: str, spool: DaySpool, workdir: Path, producer: str, rejected: bool, progress: Progress | None
 ) -> list[StagedFile]:
+    """Write a table's rows, good or rejected ones, as a sorted file per day in ``workdir``; not in force yet."""
     days = spool.days()
 
     def write(day: str) -> WrittenFile:

@@ -22,8 +22,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from bigger_boat.data.byte_scan import holds_plain_ids, longest_cell
+from bigger_boat.data.event_rules import LONGEST_ID, MISSING
 from bigger_boat.data.read_ahead import read_ahead
-from bigger_boat.data.source_columns import LONGEST_ID, MISSING, OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from bigger_boat.data.source_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from bigger_boat.data.source_files import SourceFile, open_bytes
 from bigger_boat.data.source_types import refused_column, without_empty_floats
 from bigger_boat.data.utf8 import first_line_that_is_not_utf8

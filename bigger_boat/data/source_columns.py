@@ -1,22 +1,19 @@
-"""The columns of the source's three files and of the landed Parquet files, and what bounds their cells.
+"""The columns of the source's three files and of the landed Parquet files.
 
-Spelled once, for reading (``source_batches.py``) and judging rows (``source_rows.py``).
+Spelled once, for reading (``source_batches.py``) and judging rows (``source_rows.py``). What needs no Polars is in
+``event_rules.py``.
 """
 
 import polars as pl
 
-VECTOR_LENGTH = 50
-LONGEST_CELL = 1 << 20
-LONGEST_ID = 128
-MISSING = ("", "nan", "NaN", "None", "null", "NULL", "NA", "<NA>")
-"""What tools write for a missing cell."""
+from bigger_boat.data.event_rules import TIME, WIRE_COLUMNS
 
 BROWSING_COLUMNS = (
     "session_id_hash",
     "event_type",
     "product_action",
     "product_sku_hash",
-    "server_timestamp_epoch_ms",
+    TIME,
     "hashed_url",
 )
 SEARCH_COLUMNS = (
@@ -24,17 +21,14 @@ SEARCH_COLUMNS = (
     "query_vector",
     "clicked_skus_hash",
     "product_skus_hash",
-    "server_timestamp_epoch_ms",
+    TIME,
 )
 CATALOG_COLUMNS = ("product_sku_hash", "description_vector", "category_hash", "image_vector", "price_bucket")
-WIRE_COLUMNS = ("event_id", "request_id")
-"""What event collection adds; the challenge's files do not have them."""
-
 REQUIRED_COLUMNS = {"browsing": BROWSING_COLUMNS, "search": SEARCH_COLUMNS, "catalog": CATALOG_COLUMNS}
 OPTIONAL_COLUMNS = {"browsing": WIRE_COLUMNS, "search": WIRE_COLUMNS, "catalog": ()}
 
 TYPES: dict[str, pl.DataType] = {
-    "server_timestamp_epoch_ms": pl.Int64(),
+    TIME: pl.Int64(),
     "query_vector": pl.List(pl.Float32),
     "clicked_skus_hash": pl.List(pl.String),
     "product_skus_hash": pl.List(pl.String),

@@ -5,37 +5,36 @@ counting (``landing*.py``).
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
-from bigger_boat.data.source_batches import Batch
-from bigger_boat.data.source_columns import (
+from bigger_boat.data.event_rules import (
+    CLOCK_SKEW,
+    EARLIEST_MS,
+    EVENT_TYPES,
+    ID_IS_MALFORMED,
     LONGEST_CELL,
     LONGEST_ID,
-    REJECT_SCHEMA,
-    SCHEMAS,
+    NOT_IN_IDS,
+    PRODUCT_ACTIONS,
+    TIME,
+    URL_IS_MALFORMED,
     VECTOR_LENGTH,
     WIRE_COLUMNS,
 )
+from bigger_boat.data.source_batches import Batch
+from bigger_boat.data.source_columns import REJECT_SCHEMA, SCHEMAS
 
 RAW_CELL = 500
 """Characters of each cell that a rejected row keeps."""
 
-EARLIEST_MS = 946_684_800_000  # 2000-01-01: earlier times are not a shop's
 LATEST_SECONDS = 100_000_000_000  # what is smaller is a time in seconds until the year 5138
-CLOCK_SKEW = timedelta(minutes=10)
 WEEK_MS = 7 * 86_400_000
-EVENT_TYPES = ("pageview", "event_product")
-PRODUCT_ACTIONS = ("detail", "add", "remove", "purchase")
-TIME = "server_timestamp_epoch_ms"
 GIVEN_TIME = "given_ms"
 
 VECTOR = pl.List(pl.Float32)
 CONTROL_CHARACTER = r"[\x00-\x1f\x7f]"
-URL_IS_MALFORMED = r"[\s\x00-\x1f\x7f'\"<>]"
-ID_IS_MALFORMED = r"[\s\x00-\x1f\x7f,'\"\[\]{}<>]"
-NOT_IN_IDS = "spaces, commas, quotes, brackets or control characters"
 LIST_ITEM = r"""[^\s'",\[\]{}<>\x00-\x1f\x7f]+"""
 QUOTED_ITEM = f"""(?:'{LIST_ITEM}'|"{LIST_ITEM}")"""
 TEXT_LIST = rf"^\s*\[\s*(?:{QUOTED_ITEM}(?:\s*,\s*{QUOTED_ITEM})*\s*,?)?\s*\]\s*$"

@@ -29,12 +29,19 @@ LARGEST_LOG_BYTES = 20 * 1024 * 1024
 
 def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None:
     """Serve in this process until it is told to stop: all endpoints, or the one bundle."""
+    from bigger_boat.serving.collect import CollectOptions
     from bigger_boat.serving.guard import ServerOptions
     from bigger_boat.serving.logs import log_as_json
     from bigger_boat.serving.server import run_server
 
     log_as_json()
     logged = settings.log_predictions and bundle is None  # in the container SageMaker captures them
+    collect = CollectOptions(
+        settings.collect_dir,
+        settings.landing_dir,
+        trust_time=settings.collect_trust_time,
+        rotate_s=settings.collect_rotate_s,
+    )
     origins = tuple(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
     run_server(
         None if bundle else settings.endpoints_dir,
@@ -45,6 +52,7 @@ def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None
             allowed_origins=origins,
             api_key=api_key(settings),
             predictions_dir=settings.predictions_dir if logged else None,
+            collect=None if bundle else collect,
         ),
         announce=lambda url: print(f"Serving at {url}; stop with Ctrl-C.", flush=True),
     )

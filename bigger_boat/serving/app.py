@@ -24,6 +24,9 @@ from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.batching import Batcher, Predictions
 from bigger_boat.serving.challengers import SHADOW, Challenger, Shadows, key_of
+from bigger_boat.serving.collect import Collector
+from bigger_boat.serving.collect_http import PATH as COLLECT_PATH
+from bigger_boat.serving.collect_http import CollectRoute
 from bigger_boat.serving.contract import PredictionRequest, format_answer, parse_request
 from bigger_boat.serving.endpoints import BundleHost, EndpointsHost, Served
 from bigger_boat.serving.guard import RECORD, BodyReader, Guard, Record, ServerOptions, error_body
@@ -49,7 +52,7 @@ def create_app(host: ModelHost, options: ServerOptions) -> Starlette:
     """Return the ASGI application over a host of models, which the caller starts and stops."""
     app = _Application(host, options)
     is_bundle = isinstance(host, BundleHost)
-    document = describe_bundle_server(options.limits) if is_bundle else describe_endpoints_server(options.limits)
+    document = describe_bundle_server(options.limits) if is_bundle else describe_endpoints_server(options)
     description = orjson.dumps(document)
 
     async def openapi(_request: Request) -> Response:
@@ -67,6 +70,8 @@ def create_app(host: ModelHost, options: ServerOptions) -> Starlette:
     if is_bundle:
         routes.append(_route("/health", "GET", app.health))
     else:
+        if options.collect:
+            routes.append(Route(COLLECT_PATH, app.collect, methods=_METHODS))
         routes.append(Route("/{path:path}", app.public, methods=_METHODS))
     return Starlette(
         routes=routes,
@@ -92,6 +97,7 @@ class _Application:
         self.metrics = Metrics(host.serving)
         self._bodies = BodyReader(options.limits, options.guards)
         self._batchers: dict[str, Batcher] = {}
+        self._collector = Collector(options.collect) if options.collect else None
         self._workers: ThreadPoolExecutor
         self.log = _prediction_log(options, self.metrics)
         self._shadows = Shadows(
@@ -122,10 +128,16 @@ class _Application:
             self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
         if self.log:
             self.log.start()
+        if self._collector:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, self._collector.start, loop)
+            self.metrics.watch_spool(lambda: self._collector.spool_bytes)
         try:
             yield
         finally:
             self._workers.shutdown(cancel_futures=True)
+            if self._collector:
+                await asyncio.get_running_loop().run_in_executor(None, self._collector.close)
             for batcher in self._batchers.values():
                 batcher.close()
             if self.log:
@@ -142,6 +154,11 @@ class _Application:
 
     async def show_metrics(self, _request: Request) -> Response:
         return Response(self.metrics.render(), media_type=CONTENT_TYPE)
+
+    async def collect(self, request: Request) -> Response:
+        request.scope[RECORD].route = COLLECT_PATH
+        route = CollectRoute(self._collector, self._bodies, self.options.allowed_origins, self.metrics)
+        return await route.answer(request)
 
     async def invocations(self, request: Request) -> Response:
         record: Record = request.scope[RECORD]

@@ -22,6 +22,7 @@ import orjson
 from starlette.requests import Request
 
 from bigger_boat.errors import RequestError
+from bigger_boat.serving.collect import CollectOptions
 from bigger_boat.serving.contract import DEFAULT_LIMITS, Limits, PredictionRequest, format_error, require_body_size
 from bigger_boat.serving.metrics import Metrics
 from bigger_boat.serving.prediction_log import Answered
@@ -31,6 +32,8 @@ logger = logging.getLogger("bigger_boat.serving.requests")
 RECORD = "bigger_boat.record"
 OPEN_PATHS = frozenset({"/live", "/ready", "/ping", "/health"})
 """Probes ask without a key."""
+PAGE_PATHS = frozenset({"/collect"})
+"""Pages of allowed origins ask without a key: a pixel can send none, and what a page holds is no secret."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROCESS_ID, _NUMBERS = uuid.uuid4().hex[:16], itertools.count(1)
@@ -69,6 +72,8 @@ class ServerOptions:
     log_requests: bool = True
     predictions_dir: Path | None = None
     """Where every answer is logged; None: nowhere."""
+    collect: CollectOptions | None = None
+    """How events are collected; None: they are not."""
 
 
 @dataclass(slots=True)
@@ -97,6 +102,7 @@ class Guard:
         self._app = app
         self._guards = options.guards
         self._key = _digest(options.api_key.encode()) if options.api_key else None
+        self._origins = frozenset(origin.encode() for origin in options.allowed_origins)
         self._metrics = metrics
         self._logs = options.log_requests
         self._on_answer = on_answer
@@ -139,8 +145,16 @@ class Guard:
     def _is_allowed(self, scope: dict[str, Any], headers: dict[bytes, bytes]) -> bool:
         if self._key is None or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
             return True
+        if scope["path"] in PAGE_PATHS and self._is_of_allowed_page(headers):
+            return True
         given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
         return secrets.compare_digest(_digest(given), self._key)
+
+    def _is_of_allowed_page(self, headers: dict[bytes, bytes]) -> bool:
+        """Browsers name the page's origin in ``Origin``, for a picture in ``Referer`` alone."""
+        referer = b"/".join(headers.get(b"referer", b"").split(b"/")[:3])
+        origin = headers.get(b"origin") or referer
+        return bool(origin) and bool({origin, b"*"} & self._origins)
 
 
 class BodyReader:

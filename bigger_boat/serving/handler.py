@@ -54,7 +54,7 @@ def handle(
     ``query`` may be a raw query string, a mapping (API Gateway's) or None. ``allowed_origins`` lists the origins that
     browsers may call from (``*``: any); without it no CORS header is sent.
     """
-    extra = _cors_headers(headers or {}, allowed_origins)
+    extra = cors_headers(headers or {}, allowed_origins)
     try:
         path = path.rstrip("/") or "/"
         if method == "OPTIONS" and path in _METHODS:
@@ -143,7 +143,8 @@ def _flag(text: str) -> bool:
     return _FLAGS[text.lower()]
 
 
-def _cors_headers(headers: Mapping[str, str], allowed_origins: Sequence[str]) -> dict[str, str]:
+def cors_headers(headers: Mapping[str, str], allowed_origins: Sequence[str]) -> dict[str, str]:
+    """Return what lets a page of an allowed origin read the answer; nothing for any other request."""
     origin = next((value for name, value in headers.items() if name.lower() == "origin"), None)
     if origin is None or not ({origin, "*"} & set(allowed_origins)):
         return {}

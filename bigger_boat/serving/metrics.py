@@ -55,6 +55,9 @@ class Metrics:
             ("endpoint", "outcome"),
             registry=self.registry,
         )
+        self._collected = Counter(
+            "bigger_boat_collected_events", "Events sent to /collect.", ("outcome",), registry=self.registry
+        )
         in_flight = Gauge("bigger_boat_requests_in_flight", "Requests being answered.", registry=self.registry)
         in_flight.set_function(lambda: self.in_flight)
         self.registry.register(_ServingCollector(serving))
@@ -85,6 +88,15 @@ class Metrics:
         """Show how many sessions wait in the queue of an endpoint."""
         name, text = f"bigger_boat_queue_sessions_{endpoint}", f"Sessions that wait for {endpoint}."
         Gauge(name, text, registry=self.registry).set_function(waiting)
+
+    def watch_spool(self, waiting_bytes: Callable[[], int]) -> None:
+        """Show how much has been collected and has not landed."""
+        text = "Collected events that have not reached the landing zone."
+        Gauge("bigger_boat_collect_spool_bytes", text, registry=self.registry).set_function(waiting_bytes)
+
+    def count_collected(self, outcome: str, events: int) -> None:
+        """Count events by what became of them: ``accepted``, ``duplicate`` or ``rejected``."""
+        self._collected.labels(outcome).inc(events)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -8,6 +8,8 @@ from typing import Any
 
 from bigger_boat.data.vocabulary import ACTIONS
 from bigger_boat.serving.contract import DEFAULT_K, LARGEST_TIMESTAMP_MS, Limits
+from bigger_boat.serving.guard import ServerOptions
+from bigger_boat.serving.openapi_collect import collect_paths, collect_schemas
 
 Document = dict[str, Any]
 
@@ -23,8 +25,8 @@ _DECLINED = {
 }
 
 
-def describe_endpoints_server(limits: Limits) -> Document:
-    """Return the OpenAPI 3.1 document of the server of all endpoints."""
+def describe_endpoints_server(options: ServerOptions) -> Document:
+    """Return the OpenAPI 3.1 document of the server of all endpoints, with ``/collect`` if it collects."""
     paths: Document = {}
     for name, answer, path in (
         ("recommendation", "Rankings", "/v1/recommendations"),
@@ -33,7 +35,11 @@ def describe_endpoints_server(limits: Limits) -> Document:
         for place in (f"/endpoints/{name}/invocations", path):
             paths[place] = {"post": _invocation(answer, f"Ask the {name} endpoint.")}
     paths["/predict"] = {"get": _predict()}
-    return _document(paths, limits)
+    document = _document(paths, options.limits)
+    if options.collect:
+        document["paths"] |= collect_paths(_declined())
+        document["components"]["schemas"] |= collect_schemas(options.collect.batch_events)
+    return document
 
 
 def describe_bundle_server(limits: Limits) -> Document:

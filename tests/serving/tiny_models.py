@@ -36,6 +36,7 @@ SERVER = """
 import json, sys
 from pathlib import Path
 from bigger_boat.errors import BiggerBoatError
+from bigger_boat.serving.collect import CollectOptions
 from bigger_boat.serving.guard import Guards, ServerOptions
 from bigger_boat.serving.logs import log_as_json
 from bigger_boat.serving.server import run_server
@@ -46,6 +47,9 @@ try:
     log_as_json()
     told = json.loads(told)
     guards = Guards(**told.pop("guards", {}))
+    if mode == "endpoints":
+        root = Path(directory + "-events")
+        told["collect"] = CollectOptions(root / "collect", root / "landing", **told.pop("collect", {}))
     options = ServerOptions(allowed_origins=("https://shop.example",), guards=guards, **told)
     run_server(**where, port=int(port), options=options, announce=announce)
 except BiggerBoatError as error:

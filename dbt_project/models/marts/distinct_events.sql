@@ -4,22 +4,25 @@
     timestamp_ms >= {{ day_to_ms(chunk_first_day()) }} and timestamp_ms < {{ day_to_ms(chunk_last_day(plus_days=1)) }}
 {%- endset %}
 
+{% set event = ['session_id', 'timestamp_ms', 'action', 'sku', 'url'] -%}
+
 with browsing as (
 
-    select * from {{ ref('stg_browsing') }} where {{ in_chunk }}
+    {{ once_per_event_id(ref('stg_browsing'), in_chunk, event, order_by=event) }}
 
 ),
 
 product_events as (
 
     -- read once more rather than taken from the step above: a step that two others read is kept in memory, text and all
-    select * from {{ ref('stg_browsing') }} where {{ in_chunk }} and action in ('detail', 'add', 'remove', 'purchase')
+    select * from ({{ once_per_event_id(ref('stg_browsing'), in_chunk, event, order_by=event) }}) as once
+    where action in ('detail', 'add', 'remove', 'purchase')
 
 ),
 
 search as (
 
-    select * from {{ ref('stg_search') }} where {{ in_chunk }}
+    {{ once_per_event_id(ref('stg_search'), in_chunk, ['session_id', 'timestamp_ms', 'clicked_skus'], order_by=['timestamp_ms', 'session_id']) }}
 
 ),
 
@@ -28,6 +31,7 @@ clicks as (
     select
         search.session_id,
         search.timestamp_ms,
+        search.copies,
         {{ exploded('sku') }}
     from search {{ explode('search.clicked_skus', 'sku') }}
 
@@ -47,7 +51,8 @@ undoubled as (
         browsing.timestamp_ms,
         browsing.action,
         browsing.sku,
-        browsing.url
+        browsing.url,
+        browsing.copies
     from browsing
     left join doubled_views
         on browsing.session_id = doubled_views.session_id
@@ -60,11 +65,11 @@ undoubled as (
 
 events as (
 
-    select session_id, timestamp_ms, action, sku, url from undoubled
+    select session_id, timestamp_ms, action, sku, url, copies from undoubled
     union all
-    select session_id, timestamp_ms, 'search', '', '' from search
+    select session_id, timestamp_ms, 'search', '', '', copies from search
     union all
-    select session_id, timestamp_ms, 'click', sku, '' from clicks
+    select session_id, timestamp_ms, 'click', sku, '', copies from clicks
 
 ),
 
@@ -76,7 +81,7 @@ deduplicated as (
         action,
         sku,
         url,
-        count(*) as copies
+        sum(copies) as copies
     from events
     group by session_id, timestamp_ms, action, sku, url
 
