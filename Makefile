@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONHASHSEED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run up test test-slow bench lint lock fuzz soak clean
+.PHONY: help install run up test test-slow bench lint lock fuzz soak kills clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ fuzz: install  ## 100,000 rude requests to a server of its own
 
 soak: install  ## ten minutes of requests and swaps: memory stays, nothing fails
 	$(BIN)/python tests/serving/soak_server.py --minutes 10
+
+kills: install  ## kill -9 of a server that collects events, 50 times: none is lost, none lands twice
+	$(BIN)/python tests/serving/kill_server.py --kills 50
 
 clean:  ## remove the virtual environment and all data
 	rm -rf $(VENV) data

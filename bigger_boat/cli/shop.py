@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
-from bigger_boat.cli.app import Day, app
+from bigger_boat.cli.app import STOPPED, Day, app
 from bigger_boat.errors import LandingError
 from bigger_boat.settings import Settings, get_settings
 
@@ -74,3 +75,57 @@ def land_shop(
             progress=progress,
         )
     show_landing(report)
+
+
+@app.command(epilog="Example: bigger-boat replay data/shop --speed 1000x --to 2026-10-07")
+def replay(
+    source: Annotated[Path | None, typer.Argument(help="a data set as for land; default: what has landed")] = None,
+    speed: Annotated[str, typer.Option(help="1000x faster than it happened, 500/s events, or max")] = "max",
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"])] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"])] = None,
+    sessions: Annotated[int | None, typer.Option(min=1, help="only so many sessions, the first ones")] = None,
+    shift: Annotated[int, typer.Option(help="move all times by so many whole weeks")] = 0,
+    url: Annotated[str | None, typer.Option(help="default: this data folder's server")] = None,
+) -> None:
+    """Send a data set's events to /collect, in the order of their time; stopped, the same command goes on."""
+    from tempfile import TemporaryDirectory
+
+    from bigger_boat.console import ProgressLine, say
+    from bigger_boat.data.landing import land as land_files
+    from bigger_boat.data.landing_index import read_index
+    from bigger_boat.resources import local_server
+    from bigger_boat.serving import replay as replaying
+    from bigger_boat.serving.collect_landing import land_now
+
+    settings = get_settings()
+    pace, where = replaying.Speed.parse(speed), url or local_server.running_url(settings)
+    replaying.require_trust(where)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    told = replaying.Replayed()
+    with TemporaryDirectory(prefix=".replay-", dir=settings.data_dir) as scratch, ProgressLine() as progress:
+        root = Path(scratch) / "landing" if source else settings.landing_dir
+        if source:
+            land_files(source, root, now=datetime.now(UTC), progress=progress)
+        index = read_index(root)
+        days = replaying.days_to_replay(index, first.date() if first else None, last.date() if last else None)
+        total = replaying.rows_of(index, days)
+        events = replaying.events_of(root, days, sessions, shift)
+        key = local_server.api_key(settings)
+        stopped = False
+        try:
+            replaying.replay(
+                where, events, pace, told, api_key=key, progress=lambda sent: progress("replaying", sent, total)
+            )
+        except KeyboardInterrupt:
+            stopped = True
+    if url is None:
+        land_now(settings.collect_dir, settings.landing_dir)
+    say(
+        f"{told.sent:,} of {total:,} events of {len(days)} days sent: {told.accepted:,} new,"
+        f" {told.duplicates:,} known, {told.rejected:,} rejected."
+    )
+    for fault in told.faults:
+        say(f"  [yellow]rejected[/yellow]: {escape(fault)}")
+    if stopped:
+        say("Stopped; the same command goes on from there.")
+        raise typer.Exit(STOPPED)

@@ -152,6 +152,10 @@ class _Application:
     async def health(self, _request: Request) -> Response:
         return Response(orjson.dumps(self.host.health()), media_type=_JSON)
 
+    def _health(self) -> dict[str, Any]:
+        collect = self.options.collect
+        return {**self.host.health(), **({"collect": {"trust_time": collect.trust_time}} if collect else {})}
+
     async def show_metrics(self, _request: Request) -> Response:
         return Response(self.metrics.render(), media_type=CONTENT_TYPE)
 
@@ -189,7 +193,7 @@ class _Application:
                 dict(request.headers),
                 body,
                 invoke,
-                health=self.host.health,
+                health=self._health,
                 allowed_origins=self.options.allowed_origins,
                 limits=self.options.limits,
             )

@@ -12,6 +12,7 @@ import string
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ PATHS = (
     "/v1/recommendations",
     "/v1/intent",
     "/predict",
+    "/collect",
     "/health",
     "/live",
     "/ready",
@@ -66,27 +68,29 @@ class Maker:
         method = pick.choice(METHODS)
         path = pick.choice(PATHS) if pick.random() < 0.9 else "/" + self.text().encode("utf-8", "replace").hex()
         if pick.random() < 0.7:
-            method = "POST" if "invocations" in path or path.startswith("/v1") else "GET"
-        query = self.query() if path == "/predict" or pick.random() < 0.05 else ""
-        body = self.body() if method not in ("GET", "HEAD") or pick.random() < 0.1 else b""
+            posts = "invocations" in path or path.startswith("/v1") or (path == "/collect" and pick.random() < 0.8)
+            method = "POST" if posts else "GET"
+        query = self.query() if path in ("/predict", "/collect") or pick.random() < 0.05 else ""
+        valid = self.collected if path == "/collect" else self.valid
+        body = self.body(valid) if method not in ("GET", "HEAD") or pick.random() < 0.1 else b""
         lines = [f"{method} {path}{query} HTTP/1.1", "Host: fuzz", f"Content-Length: {len(body)}", *self.headers()]
         message = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + body
         return method, self.flip(message) if pick.random() < 0.03 else message
 
-    def body(self) -> bytes:
+    def body(self, valid: Callable[[], Any]) -> bytes:
         pick = self.random
         kind = pick.random()
         if kind < 0.5:
-            payload = self.valid()
+            payload = valid()
             for _ in range(pick.choice((0, 1, 1, 2))):
                 self.spoil(payload)
             return json.dumps(payload).encode()
         if kind < 0.7:
             return json.dumps(self.value(4)).encode()
         if kind < 0.8:
-            return self.flip(json.dumps(self.valid()).encode())
+            return self.flip(json.dumps(valid()).encode())
         if kind < 0.9:
-            whole = json.dumps(self.valid()).encode()
+            whole = json.dumps(valid()).encode()
             return whole[: pick.randrange(len(whole))]
         deep = pick.randrange(1, 3_000)
         return pick.choice([b"[" * deep, b'{"sessions":' * 50, b'{"sessions":[[' + b'"a",' * deep, pick.randbytes(200)])
@@ -111,6 +115,20 @@ class Maker:
         if pick.random() < 0.2:
             request["at_ms"] = pick.choice([1_700_000_000_000, [1_700_000_000_000] * len(sessions)])
         return request
+
+    def collected(self) -> Any:
+        pick = self.random
+        events = []
+        for _ in range(pick.choice((1, 1, 2, 5))):
+            event: dict[str, Any] = {"event_id": f"e{pick.randrange(1_000)}", "session_id": f"s{pick.randrange(9)}"}
+            kind = pick.choice(("pageview", "event_product", "search"))
+            more = {
+                "pageview": {"hashed_url": pick.choice(("u1", "é"))},
+                "event_product": {"product_action": pick.choice(("detail", "add")), "product_sku_hash": "sku-a"},
+                "search": {"clicked_skus_hash": ["sku-a"], "query_vector": [pick.random()] * 50},
+            }
+            events.append({**event, "event_type": kind, **more[kind]})
+        return events[0] if len(events) == 1 else events
 
     def spoil(self, payload: Any) -> None:
         """Change one value, somewhere."""
@@ -145,7 +163,7 @@ class Maker:
     def query(self) -> str:
         pick = self.random
         tokens = [pick.choice(("view", "add", "start", "sku-a", "%C3%A9", "%ff", "&", "=", "+", "%")) for _ in range(5)]
-        names = ("x", "session", "k", "exclude_seen", "other")
+        names = ("x", "session", "k", "exclude_seen", "other", "event_id", "session_id", "timestamp_ms", "query_vector")
         values = (",".join(tokens), "20", "true", "0", "-1", "9" * 30, "")
         return "?" + "&".join(f"{pick.choice(names)}={pick.choice(values)}" for _ in range(pick.randrange(4)))
 
@@ -211,7 +229,7 @@ class Fuzzing:
 
     def _judge(self, status: int, headers: dict[str, str], content: bytes, bare: bool, message: bytes) -> None:
         self.statuses[status] += 1
-        if status == 503 and "retry-after" in headers:
+        if status in (429, 503) and "retry-after" in headers:
             return
         if status not in DECLINED and status not in (200, 204):
             self._fault(f"status {status}", message)
