@@ -23,8 +23,8 @@ from bigger_boat.settings import PROJECT_DIR, Settings
 SHOP = {"sessions": 27_000, "days": 28, "products": 2_000, "seed": 1}
 """About 200,000 events; small enough for a coffee's length, large enough to learn from."""
 
-SELECTION = "not (lstm_recommender or hybrid_recommender)"
-"""What is made unless asked otherwise: all but the two candidates that take longer to train than a first look may."""
+SELECTION = "not (lstm_recommender or prodb_recommender or hybrid_recommender)"
+"""What is made unless asked otherwise: all but the three candidates that take longer to train than a first look may."""
 
 RESTARTS, RESTARTS_WITHIN_S = 5, 600
 """How often within a while the web UI is started again when one of its processes was killed."""

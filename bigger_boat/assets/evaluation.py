@@ -57,11 +57,12 @@ def intent_report(intent_dataset: str, intent_model: str, storage: Storage) -> d
     )
 
 
-@dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="2")
+@dg.asset(group_name="evaluation", io_manager_key=ADDRESS_IO, owners=ML_OWNERS, kinds={"python"}, code_version="3")
 def recommender_leaderboard(
     recommendation_dataset: str,
     knn_recommender: str | None,
     lstm_recommender: str | None,
+    prodb_recommender: str | None,
     hybrid_recommender: str | None,
     storage: Storage,
     training: Training,
@@ -72,7 +73,12 @@ def recommender_leaderboard(
     from bigger_boat.ml.recommendation_task import RecommendationTask
     from bigger_boat.ml.recommender_choice import choose, measure, of_this_data
 
-    addresses = {"knn": knn_recommender, "lstm": lstm_recommender, "hybrid": hybrid_recommender}
+    addresses = {
+        "knn": knn_recommender,
+        "lstm": lstm_recommender,
+        "prodb": prodb_recommender,
+        "hybrid": hybrid_recommender,
+    }
     with readable_failures(), storage.draft("reports/recommender_leaderboard") as draft:
         folder, manifest = verified_dataset(storage, recommendation_dataset)
         task = RecommendationTask(folder, most_sessions=training.judged_sessions)

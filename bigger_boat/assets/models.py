@@ -25,7 +25,7 @@ from bigger_boat.resources.training import Training
 
 if TYPE_CHECKING:
     from bigger_boat.ml.bundle import Bundle
-    from bigger_boat.ml.lstm_recommender import FittedLstm
+    from bigger_boat.ml.network_fitting import Fitted
 
 
 class IntentOverrides(dg.Config):
@@ -113,6 +113,22 @@ class LstmOverrides(dg.Config):
     seed: int | None = Field(None, description="the same seed makes the same model")
 
 
+class ProdbOverrides(dg.Config):
+    """Hyper-parameters of ProdB; what is not set comes from the size (quick or full)."""
+
+    units: int | None = Field(None, ge=2, le=1024, description="width of the encoder, a multiple of heads")
+    heads: int | None = Field(None, ge=1, le=16, description="attention heads")
+    layers: int | None = Field(None, ge=1, le=24, description="layers of the encoder")
+    dropout: float | None = Field(None, ge=0, lt=1, description="share of units left out while training")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="learning rate")
+    batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
+    epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
+    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
+    samples: int | None = Field(None, ge=1, description="products that a sampled loss compares with")
+    hidden_share: float | None = Field(None, gt=0, lt=1, description="share of a session's products that is hidden")
+    seed: int | None = Field(None, description="the same seed makes the same model")
+
+
 class HybridOverrides(dg.Config):
     """What the hybrid is chosen by; what is not set comes from the size (quick or full)."""
 
@@ -143,7 +159,7 @@ def knn_recommender(
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow", "keras"},
-    code_version="1",
+    code_version="2",
 )
 def lstm_recommender(
     config: LstmOverrides,
@@ -165,8 +181,31 @@ def lstm_recommender(
     group_name="models",
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
-    kinds={"python", "tensorflow"},
+    kinds={"python", "tensorflow", "keras"},
     code_version="1",
+)
+def prodb_recommender(
+    config: ProdbOverrides,
+    recommendation_dataset: str,
+    product_embeddings: str,
+    storage: LocalStorage,
+    training: Training,
+    tracking: Tracking,
+    gpu_compute: dg.ResourceParam[object],  # noqa: ARG001
+) -> dg.Output[str]:
+    """Masked language model over products: a transformer that guesses hidden products of a session: which come next?"""
+    from bigger_boat.ml.prodb_recommender import ProdbConfig
+
+    parts = {"prodb": preset(ProdbConfig, training.size, config)}
+    return _recommender("prodb", recommendation_dataset, product_embeddings, storage, training, tracking, parts)
+
+
+@dg.asset(
+    group_name="models",
+    io_manager_key=ADDRESS_IO,
+    owners=ML_OWNERS,
+    kinds={"python", "tensorflow"},
+    code_version="2",
 )
 def hybrid_recommender(
     config: HybridOverrides,
@@ -239,11 +278,11 @@ def _recommender(
     )
 
 
-def _trained(bundle: "Bundle", configuration: dict[str, Any], data: dict[str, str]) -> "FittedLstm":
+def _trained(bundle: "Bundle", configuration: dict[str, Any], data: dict[str, str]) -> "Fitted":
     """Return the LSTM of a candidate. Raises TrainingError where it is of other sessions or embeddings."""
     from bigger_boat.errors import TrainingError
     from bigger_boat.ml.hybrid_export import load_lstm
-    from bigger_boat.ml.lstm_recommender import FittedLstm
+    from bigger_boat.ml.network_fitting import Fitted
 
     theirs = bundle.info["configuration"]
     if bundle.info["data_versions"] != data or theirs["prod2vec"] != configuration["prod2vec"]:
@@ -252,4 +291,4 @@ def _trained(bundle: "Bundle", configuration: dict[str, Any], data: dict[str, st
             f"{bundle.version}, of {bundle.info['data_versions']} with {theirs['prod2vec']}.",
             "Materialize lstm_recommender again, then hybrid_recommender.",
         )
-    return FittedLstm(load_lstm(bundle.saved_model, theirs["lstm"]["longest"]), bundle.info["chosen"]["epochs"])
+    return Fitted(load_lstm(bundle.saved_model, theirs["lstm"]["longest"]), bundle.info["chosen"]["epochs"])

@@ -33,10 +33,14 @@ FORMATS = (
 
 @dataclass(frozen=True)
 class ClickSessions:
-    """Items of each session, oldest first; sessions by the time of their last click, ``ended_s`` float64 (N,)."""
+    """Items of each session, oldest first; sessions by the time of their last click, ``ended_s`` float64 (N,).
+
+    ``times_ms`` int64 (clicks,): when each click was, one session behind the other; None where it is not known.
+    """
 
     items: list[list[str]]
     ended_s: np.ndarray
+    times_ms: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -47,7 +51,12 @@ class ClickSessions:
 
     def part(self, start: int | None, end: int | None) -> "ClickSessions":
         """Return the sessions from ``start`` to before ``end``, in order of time."""
-        return ClickSessions(self.items[start:end], self.ended_s[start:end])
+        items = self.items[start:end]
+        if self.times_ms is None:
+            return ClickSessions(items, self.ended_s[start:end])
+        before = sum(map(len, self.items[:start])) if start else 0
+        times_ms = self.times_ms[before : before + sum(map(len, items))]
+        return ClickSessions(items, self.ended_s[start:end], times_ms)
 
 
 def read_sessions(path: Path) -> ClickSessions:
@@ -126,6 +135,7 @@ def _require_complete(path: Path, clicks: pl.DataFrame) -> None:
 
 def _sessions(clicks: pl.DataFrame) -> ClickSessions:
     in_order = clicks.sort("time_s", maintain_order=True)
-    grouped = in_order.group_by("session", maintain_order=True).agg("item", pl.col("time_s").last())
-    grouped = grouped.sort("time_s", maintain_order=True)
-    return ClickSessions(grouped["item"].to_list(), grouped["time_s"].to_numpy())
+    grouped = in_order.group_by("session", maintain_order=True).agg("item", "time_s")
+    grouped = grouped.with_columns(ended_s=pl.col("time_s").list.last()).sort("ended_s", maintain_order=True)
+    times_ms = (grouped["time_s"].explode() * 1000).round().cast(pl.Int64).to_numpy()
+    return ClickSessions(grouped["item"].to_list(), grouped["ended_s"].to_numpy(), times_ms)

@@ -13,14 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from bigger_boat.data.session_files import ClickSessions
+from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
 from bigger_boat.errors import DatasetError
 from bigger_boat.ml import metrics
 from bigger_boat.ml.baselines import Markov, Popularity, Prod2VecLast, Prod2VecMean, SequentialRules, SessionPopularity
 from bigger_boat.ml.hybrid_recommender import HybridConfig, HybridModel, fit_hybrid
 from bigger_boat.ml.intervals import mean_interval, paired_interval
+from bigger_boat.ml.item_sequences import TimedSequences
 from bigger_boat.ml.knn_recommender import KnnModel, fit_knn
-from bigger_boat.ml.lstm_recommender import FittedLstm, LstmConfig, LstmModel, fit_lstm
+from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, fit_lstm
+from bigger_boat.ml.network_fitting import Fitted
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.ranking import Ranker
 from bigger_boat.ml.recommender_evaluation import RecommenderEvaluation, evaluate
@@ -48,6 +53,12 @@ def split_by_time(sessions: ClickSessions) -> tuple[ClickSessions, ClickSessions
     return sessions.part(None, start), sessions.part(start, None)
 
 
+def sequences_of(sessions: ClickSessions) -> TimedSequences:
+    """Return the sessions with the times of their clicks, as models take them."""
+    times_ms = np.full(sessions.clicks, MISSING_TIMESTAMP_MS) if sessions.times_ms is None else sessions.times_ms
+    return TimedSequences(sessions.items, times_ms)
+
+
 class Benchmark:
     """One split. ``methods`` names what can be fitted; ``run`` fits and evaluates them, one after the other."""
 
@@ -64,8 +75,8 @@ class Benchmark:
         self.lstm = lstm or LstmConfig.full()
         self.hybrid = hybrid or HybridConfig.full()
         known = {item for items in train.items for item in items}
-        kept = [[item for item in items if item in known] for items in test.items]
-        self.test = [items for items in kept if len(items) > 1]
+        kept = sequences_of(test).of_known(known)
+        self.test = kept.longer_than(1)
         self.unknown_clicks = test.clicks - sum(map(len, kept))
         self.items = len(known)
         if not self.test:
@@ -116,17 +127,19 @@ class Benchmark:
         return fit_knn(self.embeddings, fit_knn(self._earlier_embeddings, validation=self._parts[1].items).config)
 
     @cached_property
-    def _earlier_lstm(self) -> FittedLstm:
+    def _earlier_lstm(self) -> Fitted:
         earlier, later = self._parts
-        return fit_lstm(earlier.items, self._earlier_embeddings, self.lstm, validation=later.items)
+        validation = sequences_of(later)
+        return fit_lstm(sequences_of(earlier), self._earlier_embeddings, self.lstm, validation=validation)
 
     @cached_property
     def _lstm(self) -> LstmModel:
-        return fit_lstm(self.train.items, self.embeddings, self.lstm, epochs=self._earlier_lstm.epochs).model
+        sequences = sequences_of(self.train)
+        return fit_lstm(sequences, self.embeddings, self.lstm, epochs=self._earlier_lstm.epochs).model
 
     def _fit_hybrid(self) -> HybridModel:
         earlier, later = self._parts
-        chosen = fit_hybrid(earlier.items, self._earlier_lstm.model, self.hybrid, later.items).weights
+        chosen = fit_hybrid(earlier.items, self._earlier_lstm.model, self.hybrid, sequences_of(later)).weights
         return HybridModel.of(self.train.items, self._lstm, self.hybrid, chosen)
 
     def run(

@@ -12,6 +12,7 @@ from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.recommender_export import export_recommender
 from bigger_boat.ml.session_index import SessionIndex
+from bigger_boat.ml.time_gaps import GAP_EDGES_S, NO_GAP
 
 
 def export_lstm(model: LstmModel, directory: Path) -> None:
@@ -20,11 +21,11 @@ def export_lstm(model: LstmModel, directory: Path) -> None:
 
     queries = _Queries(model.weights)
     # columns are products, with the bias as one more coordinate, times 1: one product of matrices
-    columns = _constant(np.vstack([model.weights.item_vectors.T, model.weights.item_bias]), "vectors_and_bias")
+    columns = constant(np.vstack([model.weights.item_vectors.T, model.weights.item_bias]), "vectors_and_bias")
 
-    def scores(rows, ages):
-        recent = _recent(rows, ages)[:, : model.longest]
-        query = queries(recent)
+    def scores(rows, ages, times_ms):
+        recent, times_ms = recent_first(rows, ages, times_ms)
+        query = queries(recent[:, : model.longest], gap_buckets(times_ms)[:, : model.longest])
         return tf.matmul(tf.concat([query, tf.ones_like(query[:, :1])], axis=1), columns)
 
     export_recommender(model.vocabulary, scores, [columns, *queries.variables], directory)
@@ -37,19 +38,19 @@ def export_hybrid(model: HybridModel, directory: Path) -> None:
     weights = model.lstm.weights
     queries, index = _Queries(weights), _Index(model.index, len(model.vocabulary))
     columns = np.vstack([weights.item_vectors.T, weights.item_bias, model.priors.T])
-    columns = _constant(columns, "vectors_bias_and_priors")
-    units = _constant(model.unit_vectors, "unit_vectors")
-    log_counts, trust_in = _constant(model.log_counts, "log_counts"), _constant(model.weights, "weights")
+    columns = constant(columns, "vectors_bias_and_priors")
+    units = constant(model.unit_vectors, "unit_vectors")
+    log_counts, trust_in = constant(model.log_counts, "log_counts"), constant(model.weights, "weights")
 
-    def scores(rows, ages):
-        recent = _recent(rows, ages)
+    def scores(rows, ages, times_ms):
+        recent, times_ms = recent_first(rows, ages, times_ms)
         trust = tf.matmul(_context(recent, log_counts), trust_in)
         part = {name: trust[:, place] for place, name in enumerate(PARTS)}
         short = recent[:, : model.lstm.longest]
         fade = tf.pow(NEAR_DECAY, tf.cast(tf.range(tf.shape(short)[1]), tf.float32)) * tf.cast(short >= 0, tf.float32)
         near = tf.einsum("bt,btd->bd", fade, tf.gather(units, tf.maximum(short, 0)))
         lstm = part["lstm"][:, None]
-        query = lstm * queries(short) + part["near"][:, None] * near
+        query = lstm * queries(short, gap_buckets(times_ms)[:, : model.lstm.longest]) + part["near"][:, None] * near
         plain = tf.matmul(tf.concat([query, lstm, *(part[name][:, None] for name in PRIORS)], axis=1), columns)
         cells, values = _seen(recent, part, len(model.vocabulary))
         found = [index.weighted(recent, part), (cells, values)]
@@ -70,19 +71,31 @@ def load_lstm(directory: Path, longest: int) -> LstmModel:
     return LstmModel(vocabulary, LstmWeights(vectors, columns[-1], *others), longest)
 
 
-def _constant(array: np.ndarray, name: str):
+def constant(array: np.ndarray, name: str):
+    """Return an array as a variable of the graph: kept beside it, once."""
     import tensorflow as tf
 
     return tf.Variable(array, trainable=False, name=name)
 
 
-def _recent(rows, ages):
-    """Return rows int32 (B, T), the last item first, -1 on the right, from items at their places with their ages."""
+def recent_first(rows, ages, times_ms):
+    """Return rows int32 and times int64 (B, T), last item first, -1 on the right, from items at their places."""
     import tensorflow as tf
 
     behind = tf.where(ages >= 0, ages, tf.shape(ages)[1])
-    recent = tf.gather(rows, tf.argsort(behind, axis=1, stable=True), batch_dims=1)
-    return recent[:, : tf.maximum(1, tf.reduce_max(tf.concat([tf.reshape(ages, [-1]), [0]], axis=0)) + 1)]
+    order = tf.argsort(behind, axis=1, stable=True)
+    width = tf.maximum(1, tf.reduce_max(tf.concat([tf.reshape(ages, [-1]), [0]], axis=0)) + 1)
+    return tuple(tf.gather(one, order, batch_dims=1)[:, :width] for one in (rows, times_ms))
+
+
+def gap_buckets(times_ms):
+    """Return ``time_gaps.gap_buckets`` as TensorFlow operations."""
+    import tensorflow as tf
+
+    later, earlier = times_ms[:, :-1], times_ms[:, 1:]
+    seconds = tf.maximum(later - earlier, 0) // 1000
+    found = 1 + tf.raw_ops.Bucketize(input=seconds, boundaries=list(map(float, GAP_EDGES_S)))
+    return tf.pad(tf.where((later >= 0) & (earlier >= 0), found, NO_GAP), [[0, 0], [0, 1]], constant_values=NO_GAP)
 
 
 def _context(recent, log_counts):
@@ -117,20 +130,21 @@ def _seen(recent, part, width: int):
 
 
 class _Queries:
-    """``LstmWeights.queries`` as TensorFlow operations on histories (B, T), last item first."""
+    """``LstmWeights.queries`` as TensorFlow operations on histories and their gaps (B, T), last item first."""
 
     def __init__(self, weights: LstmWeights):
-        names = ("item_vectors", "kernel", "recurrent", "bias", "projection", "projection_bias")
+        names = ("item_vectors", "gap_vectors", "kernel", "recurrent", "bias", "projection", "projection_bias")
         self.units = len(weights.recurrent)
-        self.variables = [_constant(getattr(weights, name), name) for name in names]
+        self.variables = [constant(getattr(weights, name), name) for name in names]
 
-    def __call__(self, recent):
+    def __call__(self, recent, gaps):
         import tensorflow as tf
 
-        vectors, kernel, recurrent, bias, projection, projection_bias = self.variables
+        vectors, gap_vectors, kernel, recurrent, bias, projection, projection_bias = self.variables
         lengths = tf.cast(tf.math.count_nonzero(recent >= 0, axis=1), tf.int32)
-        rows = tf.reverse_sequence(tf.maximum(recent, 0), lengths, seq_axis=1)
-        steps = tf.transpose(tf.tensordot(tf.gather(vectors, rows), kernel, 1) + bias, [1, 0, 2])
+        rows, gaps = (tf.reverse_sequence(one, lengths, seq_axis=1) for one in (tf.maximum(recent, 0), gaps))
+        inputs = tf.gather(vectors, rows) + tf.gather(gap_vectors, gaps)
+        steps = tf.transpose(tf.tensordot(inputs, kernel, 1) + bias, [1, 0, 2])
 
         def step(number, state, cell):
             gates = steps[number] + tf.matmul(state, recurrent)
@@ -153,7 +167,7 @@ class _Index:
         self.config, self.width, self.count = index.config, width, len(index.items)
         arrays = ("items", "inverse_sizes", "sessions_of", "places", "session_offsets")
         rules = ("consequents", "rule_weights", "rule_offsets")
-        self.variables = [_constant(_never_empty(getattr(index, name)), name) for name in (*arrays, *rules)]
+        self.variables = [constant(_never_empty(getattr(index, name)), name) for name in (*arrays, *rules)]
 
     def weighted(self, recent, part):
         """Return flat cells int64 of (B, V) and what neighbours and rules add to them, ``part``: weights (B,)."""

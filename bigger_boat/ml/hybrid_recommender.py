@@ -14,7 +14,8 @@ import numpy as np
 
 from bigger_boat.ml.blend import Choices, fit_blend
 from bigger_boat.ml.item_sequences import ItemVocabulary
-from bigger_boat.ml.lstm_recommender import Judge, LstmModel
+from bigger_boat.ml.lstm_recommender import LstmModel
+from bigger_boat.ml.network_fitting import Judge
 from bigger_boat.ml.prod2vec import unit
 from bigger_boat.ml.ranking import SCORES_PER_BATCH, Ranker, top_k
 from bigger_boat.ml.session_index import IndexConfig, SessionIndex, first_places
@@ -92,8 +93,13 @@ class HybridModel(Ranker):
         return cls(lstm, index, _priors(sequences, lstm.vocabulary), weights)
 
     def scores(self, recent: np.ndarray) -> np.ndarray:
+        return self._weighed(recent, self.parts(recent))
+
+    def scores_in_time(self, recent: np.ndarray, times_ms: np.ndarray) -> np.ndarray:
+        return self._weighed(recent, self.parts(recent, times_ms))
+
+    def _weighed(self, recent: np.ndarray, parts: dict[str, np.ndarray]) -> np.ndarray:
         trust = self.context(recent) @ self.weights
-        parts = self.parts(recent)
         return sum(trust[:, [place]] * parts[name] for place, name in enumerate(PARTS)).astype(np.float32)
 
     def batch_size(self) -> int:
@@ -105,11 +111,12 @@ class HybridModel(Ranker):
         columns = [np.ones(len(recent)), 1 / np.maximum(seen, 1), self.log_counts[recent[:, 0]]]
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def parts(self, recent: np.ndarray) -> dict[str, np.ndarray]:
+    def parts(self, recent: np.ndarray, times_ms: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Return every part, float32 (B, V), in the order of ``PARTS``."""
         shape = (len(recent), len(self.vocabulary))
         parts = {name: np.log1p(share / SMALLEST_SHARE) for name, share in self.index.parts(recent).items()}
-        parts["lstm"] = self.lstm.scores(recent)
+        lstm = self.lstm
+        parts["lstm"] = lstm.scores(recent) if times_ms is None else lstm.scores_in_time(recent, times_ms)
         parts["near"] = self.near_query(recent) @ self.lstm.weights.item_vectors.T
         parts |= _seen(recent, shape)
         return parts | {name: np.broadcast_to(prior, shape) for name, prior in zip(PRIORS, self.priors.T, strict=True)}
@@ -136,10 +143,12 @@ def _choices(model: HybridModel, sample: Judge, config: HybridConfig) -> Choices
     """Return the candidates of a sample of predictions: the best of each part, what was seen, and what was chosen."""
     parts, sizes, chosen, contexts, total = [], [], [], [], 0
     step = model.batch_size()
-    for all_recent, all_targets in zip(sample.recent, sample.targets, strict=True):
+    for all_recent, all_times, all_targets in zip(sample.recent, sample.times_ms, sample.targets, strict=True):
         for first in range(0, len(all_targets), step):
-            recent, targets = all_recent[first : first + step], all_targets[first : first + step]
-            values = np.stack(list(model.parts(recent).values()), axis=-1)
+            some = slice(first, first + step)
+            recent, targets = all_recent[some], all_targets[some]
+            values = model.parts(recent, None if all_times is None else all_times[some])
+            values = np.stack(list(values.values()), axis=-1)
             best = [top_k(values[..., PARTS.index(name)], config.candidates) for name in (*SHARES, *VECTORS)]
             best += [np.tile(np.argsort(-model.priors[:, 1], kind="stable")[:20], (len(recent), 1))]
             contexts.append(model.context(recent))

@@ -1,114 +1,42 @@
-"""The next-item LSTM as a Keras model: item vectors, the recurrent part, and the loss over all or sampled products.
+"""The recurrent body of the next-item LSTM (GRU4Rec family; Hidasi et al. 2016), in Keras operations only.
 
-Keras operations only, so that any backend trains it. GRU4Rec family (Hidasi et al. 2016; Hidasi and Karatzoglou
-2018): input and output share the item vectors, and sampled losses are corrected for popularity (log-q; Bengio and
-Senecal 2008).
-What belongs elsewhere: batches and epochs (``sequence_training.py``), ranking (``lstm_recommender.py``).
+What belongs elsewhere: item vectors and losses (``item_network.py``), what is learned as arrays, and scores
+(``lstm_recommender.py``).
 """
 
 import numpy as np
 
 from bigger_boat.ml.catalogue import Catalogue
-
-IMPOSSIBLE = -1e9
-"""The logit of what may not be an answer."""
+from bigger_boat.ml.item_network import build_item_network
+from bigger_boat.ml.time_gaps import GAP_BUCKETS
 
 
 def build_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue, config, *, use_cudnn="auto"):
-    """Return an untrained network whose item vectors start from ``vectors`` float32 (V, D).
+    """Return an untrained next-item LSTM whose item vectors start from ``vectors`` float32 (V, D).
 
-    ``counts`` int64 (V,), falling: products of count 0 stand last, get their vector from the catalogue alone, and are
-    no answers while training. The same configuration gives the same weights.
+    ``inputs`` hold ``rows`` in time order and ``gaps``, the bucket of the pause before each. The same configuration
+    gives the same weights. For ``counts`` and ``catalogue`` see ``build_item_network``.
     """
     import keras
     from keras import ops
 
-    class NextItem(keras.Model):
-        """``inputs``: rows, targets int32 (B, T), -1 where there is none; with sampling also rows and log expected
-        counts (S,) of the sampled products. Returns the loss of each target in nats, float32 (B, T), 0 without one."""
-
+    class Recurrent(keras.layers.Layer):
         def __init__(self):
             super().__init__()
-            self.trained = int((counts > 0).sum())
-            self.sampled = self.trained > config.full_softmax_up_to
-            self.described = not catalogue.empty
             dim = vectors.shape[1]
-            self.table = self._table("table", vectors)
-            log_shares = np.log(np.maximum(counts, 0.5) / counts.sum())
-            self.bias = self._table("bias", (log_shares - log_shares.max()).astype(np.float32))
-            if self.described:
-                self.has_row = ops.convert_to_tensor((counts > 0).astype(np.float32)[:, None])
-                self.category_ids = ops.convert_to_tensor(catalogue.categories)
-                self.price_ids = ops.convert_to_tensor(catalogue.prices)
-                self.features = ops.convert_to_tensor(catalogue.vectors)
-                self.category = self._table("category", np.zeros((catalogue.categories.max() + 1, dim), np.float32))
-                self.price = self._table("price", np.zeros((catalogue.prices.max() + 1, dim), np.float32))
-                if catalogue.vectors.shape[1]:
-                    zeros = np.zeros((catalogue.vectors.shape[1], dim), np.float32)
-                    self.feature_map = self._table("feature_map", zeros)
+            self.gap_vectors = self.add_weight(shape=(GAP_BUCKETS, dim), initializer="zeros", name="gap_vectors")
             self.lstm = keras.layers.LSTM(config.units, return_sequences=True, use_cudnn=use_cudnn)
             self.project = keras.layers.Dense(dim)
             self.drop_inputs = keras.layers.Dropout(config.dropout)
             self.drop_states = keras.layers.Dropout(config.dropout)
-            self.seeds = keras.random.SeedGenerator(config.seed)
             self.lstm.build((None, None, dim))
             self.project.build((None, None, config.units))
             self.built = True
 
-        def _table(self, name, values):
-            weight = self.add_weight(shape=values.shape, initializer="zeros", name=name)
-            weight.assign(values)
-            return weight
-
-        def item_vectors(self, rows, training=False):
-            """Return (..., D) of rows: the product's own part, which training drops at random, and its catalogue's."""
-            own = ops.take(self.table, rows, axis=0)
-            if not self.described:
-                return own
-            kept = ops.take(self.has_row, rows, axis=0)
-            if training and config.forget_items:
-                kept = kept * ops.cast(
-                    keras.random.uniform(ops.shape(kept), seed=self.seeds) > config.forget_items, "float32"
-                )
-            described = ops.take(self.category, ops.take(self.category_ids, rows), axis=0)
-            described += ops.take(self.price, ops.take(self.price_ids, rows), axis=0)
-            if catalogue.vectors.shape[1]:
-                described += ops.matmul(ops.take(self.features, rows, axis=0), self.feature_map)
-            return own * kept + described
-
-        def queries(self, rows, training=False):
-            """Return float32 (B, T, D): what is looked for after each of ``rows`` (B, T), in time order."""
-            inputs = self.drop_inputs(self.item_vectors(ops.maximum(rows, 0), training), training=training)
-            states = self.drop_states(self.lstm(inputs, training=training), training=training)
-            return self.project(states)
-
-        def call(self, inputs, training=False):
-            targets = inputs["targets"]
-            queries = self.queries(inputs["rows"], training)
-            losses = (self._sampled if self.sampled else self._full)(queries, ops.maximum(targets, 0), inputs, training)
-            return losses * ops.cast(targets >= 0, "float32")
-
-        def _full(self, queries, targets, inputs, training):  # noqa: ARG002
-            candidates = self.item_vectors(ops.arange(self.trained), training)
-            logits = ops.matmul(queries, ops.transpose(candidates)) + self.bias[: self.trained]
-            wanted = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-            return ops.logsumexp(logits, axis=-1) - wanted
-
-        def _sampled(self, queries, targets, inputs, training):
-            rows = inputs["sampled"]
-            logits = ops.matmul(queries, ops.transpose(self.item_vectors(rows, training)))
-            logits += ops.take(self.bias, rows) - inputs["log_expected"]
-            logits = ops.where(rows[None, None, :] == targets[..., None], IMPOSSIBLE, logits)
-            wanted = ops.sum(queries * self.item_vectors(targets, training), axis=-1)
-            wanted += ops.take(self.bias, targets)  # always among the candidates, so nothing to correct
-            return ops.logsumexp(ops.concatenate([wanted[..., None], logits], axis=-1), axis=-1) - wanted
+        def call(self, vectors, inputs, training=False):
+            vectors = vectors + ops.take(self.gap_vectors, inputs["gaps"], axis=0)
+            states = self.lstm(self.drop_inputs(vectors, training=training), training=training)
+            return self.project(self.drop_states(states, training=training))
 
     keras.utils.set_random_seed(config.seed)
-    return NextItem()
-
-
-def mean_loss(mask, losses):
-    """Return the mean of ``losses`` (B, T) over the targets that ``mask`` (B, T) counts."""
-    from keras import ops
-
-    return ops.sum(losses) / ops.maximum(ops.sum(mask), 1.0)
+    return build_item_network(vectors, counts, catalogue, config, Recurrent())

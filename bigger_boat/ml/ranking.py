@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bigger_boat.ml.item_sequences import ItemVocabulary, session_items
+from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
+from bigger_boat.ml.item_sequences import ItemVocabulary, TimedSequences, item_places
 
 EXCLUDED = np.float32(np.finfo(np.float32).min)
 """The score of an item that may not be recommended; never leaves this module."""
@@ -54,6 +55,17 @@ def _lowest_columns(scores: np.ndarray, threshold: np.ndarray, count: int) -> np
     return np.nonzero(keep)[1].reshape(len(scores), count)
 
 
+def _timed(sessions: Sequence[EventSession]) -> TimedSequences:
+    """Return the items of raw events with their times, -1 for all of a session that comes without."""
+    items, times_ms = [], []
+    for session in sessions:
+        places = item_places(session[0], session[1])
+        items.append([session[1][place] for place in places])
+        timed = session[2] if len(session) > 2 and len(session[2]) else [MISSING_TIMESTAMP_MS] * len(session[0])
+        times_ms += [timed[place] for place in places]
+    return TimedSequences(items, np.array(times_ms, dtype=np.int64))
+
+
 class Ranker(ABC):
     """What every recommender offers. A subclass sets ``name`` and ``vocabulary`` and implements ``scores``."""
 
@@ -64,21 +76,33 @@ class Ranker(ABC):
     def scores(self, recent: np.ndarray) -> np.ndarray:
         """Return float32 (B, V) for histories ``recent`` (B, T), most recent first, -1 padded, none empty."""
 
+    def scores_in_time(self, recent: np.ndarray, times_ms: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """Return ``scores`` where the times of ``recent`` are given, int64 (B, T), -1 where one is not known.
+
+        For models to which it matters when something was looked at; to all others it does not.
+        """
+        return self.scores(recent)
+
     def batch_size(self) -> int:
         """How many histories to score at once within bounded memory."""
         return max(1, min(4096, SCORES_PER_BATCH // len(self.vocabulary)))
 
-    def rank_rows(self, recent: np.ndarray, k: int = 20, exclude_seen: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def rank_rows(
+        self, recent: np.ndarray, k: int = 20, exclude_seen: bool = False, times_ms: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return rows int32 and scores float32, both (B, min(k, V)), best first, ties by lower row.
 
-        ``recent`` is (B, T), most recent first, -1 padded. A history without items gets popular products. Where
-        ``exclude_seen`` leaves fewer items than asked for, the rest is row -1 with score 0.
+        ``recent`` is (B, T), most recent first, -1 padded, ``times_ms`` its times, if known. A history without items
+        gets popular products. Where ``exclude_seen`` leaves fewer items than asked for, the rest is row -1 with
+        score 0.
         """
         scores = np.empty((len(recent), len(self.vocabulary)), dtype=np.float32)
         known = recent[:, 0] >= 0
         scores[~known] = self.vocabulary.popularity
-        if known.any():
+        if known.any() and times_ms is None:
             scores[known] = self.scores(recent[known])
+        elif known.any():
+            scores[known] = self.scores_in_time(recent[known], times_ms[known])
         if exclude_seen:
             owner, age = np.nonzero(recent >= 0)
             scores[owner, recent[owner, age]] = EXCLUDED
@@ -99,7 +123,8 @@ class Ranker(ABC):
         rows = np.full((len(histories), width), -1, dtype=np.int32)
         scores = np.zeros((len(histories), width), dtype=np.float32)
         for batch in encoded.batches(self.batch_size()):
-            rows[batch], scores[batch] = self.rank_rows(encoded.recent_first(batch), k, exclude_seen)
+            recent, times_ms = encoded.recent_first(batch), encoded.recent_times(batch)
+            rows[batch], scores[batch] = self.rank_rows(recent, k, exclude_seen, times_ms)
         return self.vocabulary.sku_array[rows], scores
 
     def offline_predictions(
@@ -110,7 +135,7 @@ class Ranker(ABC):
         Each is ``{"skus", "scores", "fallback", "unknown_skus"}``; ``unknown_skus`` names each SKU outside the
         vocabulary once, in order of appearance, whatever its action.
         """
-        histories = [session_items(session[0], session[1]) for session in sessions]
+        histories = _timed(sessions)
         skus, scores = self.rank(histories, k, exclude_seen)
         known = self.vocabulary.rows
         return [

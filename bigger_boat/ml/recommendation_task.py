@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 
 from bigger_boat.data.split_files import read_split
-from bigger_boat.data.vocabulary import SPLITS
+from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS, SPLITS
 from bigger_boat.ml.baselines import Markov, Popularity, SequentialRules, SessionPopularity
 from bigger_boat.ml.behaviour import behave, slices
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.ml.catalogue import Products
 from bigger_boat.ml.gate import Comparison, GateCheck, check_recommendation_baselines, check_steadiness
 from bigger_boat.ml.golden import events_of, golden_examples
-from bigger_boat.ml.item_sequences import ItemVocabulary
-from bigger_boat.ml.lstm_recommender import FittedLstm
+from bigger_boat.ml.item_sequences import ItemVocabulary, TimedSequences
+from bigger_boat.ml.network_fitting import Fitted
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.ranking import EventSession, Ranker
 from bigger_boat.ml.recommender_evaluation import RecommenderEvaluation, evaluate, leaderboard
@@ -55,13 +55,14 @@ class RecommendationTask:
         self._checkpoints = checkpoints
         self._most_sessions = most_sessions
 
-    def items(self, *splits: str) -> list[list[str]]:
-        """Return the products of each session, in row order."""
-        return [items for split in splits for items in read_split(self.folder, split, ["items"])["items"].to_list()]
+    def items(self, *splits: str) -> TimedSequences:
+        """Return the products of each session, in row order, with their times."""
+        columns = ["items", "item_timestamps_ms"]
+        return timed(pl.concat([read_split(self.folder, split, columns) for split in splits]))
 
-    def judged(self, split: str) -> list[list[str]]:
+    def judged(self, split: str) -> TimedSequences:
         """Return the sessions of a split that scores are measured on: all with a next item, or a sample of them."""
-        return self._judged(split)["items"].to_list()
+        return timed(self._judged(split))
 
     def _judged(self, split: str) -> pl.DataFrame:
         frame = read_split(self.folder, split).filter(pl.col("items").list.len() > 1)
@@ -71,7 +72,7 @@ class RecommendationTask:
         return frame[np.sort(chosen)]
 
     @cached_property
-    def train(self) -> list[list[str]]:
+    def train(self) -> TimedSequences:
         return self.items("train")
 
     @cached_property
@@ -90,13 +91,13 @@ class RecommendationTask:
         return [baseline.fit(self.train) for baseline in BASELINES]
 
     def fit(
-        self, configuration: Mapping[str, Any], embeddings: ProductEmbeddings, lstm: FittedLstm | None = None
+        self, configuration: Mapping[str, Any], embeddings: ProductEmbeddings, lstm: Fitted | None = None
     ) -> tuple[Ranker, dict[str, Any]]:
         """Return the model fitted on the training days, and what was chosen on validation.
 
         ``embeddings``, and ``lstm`` if there is one already, are of the same days and configuration.
         """
-        validation = self.validation["items"].to_list()
+        validation = timed(self.validation)
         data = self._data("fit", self.train, embeddings, configuration, validation)
         return KINDS[configuration["kind"]].fit(data, configuration, lstm)
 
@@ -112,9 +113,10 @@ class RecommendationTask:
         return KINDS[configuration["kind"]].refit(data, configuration, chosen)
 
     def _data(self, what, sequences, embeddings, configuration, validation) -> FitData:
-        kept = None
-        if self._checkpoints and "lstm" in configuration:
-            kept = self._checkpoints(what, self.folder.name, embeddings.digest, configuration["lstm"]) / "lstm.npz"
+        kept, network = None, next((name for name in ("lstm", "prodb") if name in configuration), None)
+        if self._checkpoints and network:
+            place = self._checkpoints(what, self.folder.name, embeddings.digest, configuration[network])
+            kept = place / f"{network}.npz"
         return FitData(sequences, embeddings, validation, self.products, kept, self.on_epoch)
 
     def load(self, bundle: Bundle) -> Ranker:
@@ -132,7 +134,7 @@ class RecommendationTask:
     def slices(self, model: Ranker, split: str) -> list[dict]:
         """Return how good the model is on parts of a split: by length, popularity, hour and category."""
         frame = self._judged(split)
-        sessions = frame["items"].to_list()
+        sessions = timed(frame)
         hours, catalogue = frame["started_at"].dt.hour().to_list(), self.products.of(model.vocabulary)
         return slices(model.vocabulary, sessions, evaluate(model, sessions), catalogue, hours)
 
@@ -160,7 +162,7 @@ class RecommendationTask:
     def compare(self, candidate: Ranker, incumbent: Ranker, after: date | None = None) -> Comparison | None:
         """Compare in MRR@20 on the validation days after ``after``; None where there is nothing to predict."""
         frame = self.validation if after is None else self.validation.filter(pl.col("session_date") > after)
-        sessions = frame["items"].to_list()
+        sessions = timed(frame)
         new, old = evaluate(candidate, sessions), evaluate(incumbent, sessions)
         if not len(new.reciprocal_ranks):
             return None
@@ -174,8 +176,7 @@ class RecommendationTask:
         asked = [events_of(*row) for row in several["item_actions", "items", "item_timestamps_ms"].head(40).rows()]
 
         def answer(sessions: Sequence[list[dict]], k: int, exclude_seen: bool) -> list[dict]:
-            lists = [EventSession([e["action"] for e in one], [e.get("sku", "") for e in one]) for one in sessions]
-            return model.offline_predictions(lists, k, exclude_seen)
+            return model.offline_predictions([_event_session(one) for one in sessions], k, exclude_seen)
 
         return write_bundle(
             root,
@@ -185,6 +186,18 @@ class RecommendationTask:
             golden=golden_examples(asked, answer),
             info=dict(info),
         )
+
+
+def timed(frame: pl.DataFrame) -> TimedSequences:
+    """Return the items of each row of the data set, with their times."""
+    times_ms = frame["item_timestamps_ms"].explode(empty_as_null=False).fill_null(MISSING_TIMESTAMP_MS)
+    return TimedSequences(frame["items"].to_list(), times_ms.cast(pl.Int64).to_numpy())
+
+
+def _event_session(events: Sequence[Mapping[str, Any]]) -> EventSession:
+    """Return events of the contract as aligned lists."""
+    actions, skus = [event["action"] for event in events], [event.get("sku", "") for event in events]
+    return EventSession(actions, skus, [event.get("timestamp_ms", MISSING_TIMESTAMP_MS) for event in events])
 
 
 def by_name(evaluations: Sequence[RecommenderEvaluation]) -> dict[str, dict]:

@@ -41,9 +41,9 @@ def evaluate(
 ) -> RecommenderEvaluation:
     """Predict each item of each session but the first, from all items before it.
 
-    A target that training has not seen counts as a miss; a history of unknown items gets the fallback. With
-    ``exclude_seen``, predictions whose target was seen earlier in the session are left out. ``metrics`` holds
-    ``METRICS`` and ``predictions``; without predictions the means are NaN.
+    Times count where ``sessions`` hold them (``TimedSequences``). A target that training has not seen counts as a miss;
+    a history of unknown items gets the fallback. With ``exclude_seen``, predictions whose target was seen earlier in
+    the session are left out. ``metrics`` holds ``METRICS`` and ``predictions``; without predictions the means are NaN.
     """
     encoded = ranker.vocabulary.encode(sessions)
     histories, positions = encoded.prefixes()
@@ -55,7 +55,8 @@ def evaluate(
         batch = batch[chosen[batch]]
         if not len(batch):
             continue
-        ranked, _ = ranker.rank_rows(histories.recent_first(batch), k, exclude_seen)
+        recent, times_ms = histories.recent_first(batch), histories.recent_times(batch)
+        ranked, _ = ranker.rank_rows(recent, k, exclude_seen, times_ms)
         ranks[batch] = metrics.target_ranks(ranked, encoded.rows[positions[batch]])
         f1[batch] = metrics.f1_at_k(ranked, *_remaining(encoded, positions[batch], last_places), k)
         shown += np.bincount(ranked[ranked >= 0], minlength=len(shown))

@@ -29,7 +29,7 @@ def export_knn(model: KnnModel, directory: Path) -> None:
     # which the product of a batch with 66,000 of them takes half the time for.
     columns = tf.Variable(np.vstack([model.unit_vectors.T, prior]), trainable=False, name="unit_vectors_and_prior")
 
-    def scores(rows, ages):
+    def scores(rows, ages, times_ms):  # noqa: ARG001  (when does not matter here)
         """Rows and ages int32 (B, T), -1 where there is no item; returns float32 (B, V)."""
         known = rows >= 0
         age = tf.cast(tf.maximum(ages, 0), tf.float32)
@@ -49,8 +49,9 @@ def export_knn(model: KnnModel, directory: Path) -> None:
 def export_recommender(vocabulary: ItemVocabulary, scores: Callable, variables: list, directory: Path) -> None:
     """Write any scoring function as a SavedModel of the recommendation contract.
 
-    ``scores(rows, ages)`` is traced by TensorFlow: int32 (B, T) each, items at their places, -1 elsewhere, age 0 the
-    last item; it returns float32 (B, V). Around it the graph keeps the rules of ``session_items`` and ``Ranker``:
+    ``scores(rows, ages, times_ms)`` is traced by TensorFlow: int32, int32, int64 (B, T), items at their places, -1
+    elsewhere and where a time is not known, age 0 the last item; it returns float32 (B, V). Around it the graph keeps
+    the rules of ``session_items`` and ``Ranker``:
     a detail that a click opened is one item with it, unknown products are dropped, no item means popular products.
     """
     import tensorflow as tf
@@ -64,13 +65,16 @@ def export_recommender(vocabulary: ItemVocabulary, scores: Callable, variables: 
     module.popularity = tf.Variable(vocabulary.popularity, trainable=False, name="popularity")
 
     @tf.function(input_signature=_signature())
-    def serve(actions, skus, timestamps_ms, k, exclude_seen):  # noqa: ARG001  (times are part of the contract)
+    def serve(actions, skus, timestamps_ms, k, exclude_seen):
         unknown = (skus != "") & (module.table.lookup(skus) < 0)
-        item_rows, ages = _known_items(module.table, _one_wider(actions), _one_wider(skus))
+        times_ms = _one_wider(timestamps_ms, tf.constant(MISSING_TIMESTAMP_MS, tf.int64))
+        item_rows, ages, times_ms = _known_items(module.table, _one_wider(actions, ""), _one_wider(skus, ""), times_ms)
         fallback = tf.logical_not(tf.reduce_any(item_rows >= 0, axis=1))
         lowest = tf.float32.min
         seen = _places(item_rows, exclude_seen & (item_rows >= 0))
-        values = tf.tensor_scatter_nd_update(scores(item_rows, ages), seen, tf.fill(tf.shape(seen)[:1], lowest))
+        values = tf.tensor_scatter_nd_update(
+            scores(item_rows, ages, times_ms), seen, tf.fill(tf.shape(seen)[:1], lowest)
+        )
         count = tf.clip_by_value(k, 0, len(vocabulary))
         top, order = _top_k(values, count, len(vocabulary))
         # rows are in order of popularity, so the first ones are the fallback
@@ -128,26 +132,28 @@ def _places(rows, chosen):
     return tf.stack([tf.where(chosen)[:, 0], tf.cast(tf.boolean_mask(rows, chosen), tf.int64)], axis=1)
 
 
-def _one_wider(strings):
-    """Append a column of "", so that no batch has width 0."""
+def _one_wider(values, filling):
+    """Append a column of ``filling``, so that no batch has width 0."""
     import tensorflow as tf
 
-    return tf.concat([strings, tf.fill([tf.shape(strings)[0], 1], "")], axis=1)
+    return tf.concat([values, tf.fill([tf.shape(values)[0], 1], filling)], axis=1)
 
 
-def _known_items(table, actions, skus):
-    """Return rows and ages int32 (B, T) of known items, moved to the left in their order; -1 elsewhere."""
+def _known_items(table, actions, skus, times_ms):
+    """Return rows, ages int32 and times of known items (B, T), moved to the left in their order; -1 elsewhere."""
     import tensorflow as tf
 
     is_item = ((actions == "detail") | (actions == "click")) & (skus != "")
     order = tf.argsort(tf.cast(~is_item, tf.int32), axis=1, stable=True)
-    is_item, skus, actions = (tf.gather(one, order, batch_dims=1) for one in (is_item, skus, actions))
+    moved = (tf.gather(one, order, batch_dims=1) for one in (is_item, skus, actions, times_ms))
+    is_item, skus, actions, times_ms = moved
     same_as_before = (skus[:, 1:] == skus[:, :-1]) & (actions[:, :-1] == "click") & (actions[:, 1:] == "detail")
     opened_by_click = tf.pad(same_as_before, [[0, 0], [1, 0]])
     found = table.lookup(skus)
     known = is_item & ~opened_by_click & (found >= 0)
     ages = tf.cumsum(tf.cast(known, tf.int32), axis=1, exclusive=True, reverse=True)
-    return tf.where(known, found, -1), tf.where(known, ages, -1)
+    nothing = tf.constant(MISSING_TIMESTAMP_MS, tf.int64)
+    return tf.where(known, found, -1), tf.where(known, ages, -1), tf.where(known, times_ms, nothing)
 
 
 class SavedModelRanker(Ranker):
@@ -174,20 +180,28 @@ class SavedModelRanker(Ranker):
         return min(256, super().batch_size())
 
     def scores(self, recent: np.ndarray) -> np.ndarray:
+        return self.scores_in_time(recent, np.full(recent.shape, MISSING_TIMESTAMP_MS))
+
+    def scores_in_time(self, recent: np.ndarray, times_ms: np.ndarray) -> np.ndarray:
         """Return the scores of ``vocabulary``; a product that the model does not know has the lowest there is."""
-        rows, values = self._ask(recent, int(self._model.counts.shape[0]), exclude_seen=False)
+        rows, values = self._ask(recent, times_ms, int(self._model.counts.shape[0]), exclude_seen=False)
         scores = np.full((len(recent), len(self.vocabulary) + 1), EXCLUDED, dtype=np.float32)
         np.put_along_axis(scores, rows, values, axis=1)
         return scores[:, :-1]
 
-    def rank_rows(self, recent: np.ndarray, k: int = 20, exclude_seen: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        rows, values = self._ask(recent, k, exclude_seen)
+    def rank_rows(
+        self, recent: np.ndarray, k: int = 20, exclude_seen: bool = False, times_ms: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        times_ms = np.full(recent.shape, MISSING_TIMESTAMP_MS) if times_ms is None else times_ms
+        rows, values = self._ask(recent, times_ms, k, exclude_seen)
         width = min(k, len(self.vocabulary))
         missing = ((0, 0), (0, max(0, width - rows.shape[1])))
         padded = np.pad(rows, missing, constant_values=UNKNOWN_ROW), np.pad(values, missing)
         return padded[0][:, :width], padded[1][:, :width]
 
-    def _ask(self, recent: np.ndarray, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _ask(
+        self, recent: np.ndarray, times_ms: np.ndarray, k: int, exclude_seen: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and scores (B, min(k, V of the model)) as the graph answers."""
         import tensorflow as tf
 
@@ -195,7 +209,7 @@ class SavedModelRanker(Ranker):
         answer = self._serve(
             actions=tf.constant(np.where(skus == "", "", "detail")),
             skus=tf.constant(skus),
-            timestamps_ms=tf.fill(skus.shape, tf.constant(MISSING_TIMESTAMP_MS, tf.int64)),
+            timestamps_ms=tf.constant(times_ms[:, ::-1].astype(np.int64)),
             k=tf.constant(k, tf.int32),
             exclude_seen=tf.constant(exclude_seen),
         )

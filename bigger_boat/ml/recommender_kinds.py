@@ -15,8 +15,10 @@ import numpy as np
 from bigger_boat.ml.catalogue import Products
 from bigger_boat.ml.hybrid_recommender import PARTS, HybridConfig, HybridModel, fit_hybrid
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel, fit_knn
-from bigger_boat.ml.lstm_recommender import FittedLstm, LstmConfig, LstmModel, fit_lstm
+from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, fit_lstm
+from bigger_boat.ml.network_fitting import Fitted, NetworkConfig
 from bigger_boat.ml.prod2vec import ProductEmbeddings
+from bigger_boat.ml.prodb_recommender import ProdbConfig, ProdbModel, fit_prodb
 
 Progress = Callable[[Mapping[str, float], int], None]
 """Called with numbers of an epoch, and its number."""
@@ -43,7 +45,7 @@ class KnnKind:
     name = "knn"
 
     @staticmethod
-    def fit(data: FitData, configuration: Mapping[str, Any], lstm: FittedLstm | None = None):  # noqa: ARG004
+    def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):  # noqa: ARG004
         model = fit_knn(data.embeddings, validation=data.validation)
         return model, model.config.as_dict()
 
@@ -64,7 +66,7 @@ class LstmKind:
     name = "lstm"
 
     @staticmethod
-    def fit(data: FitData, configuration: Mapping[str, Any], lstm: FittedLstm | None = None):
+    def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):
         lstm = lstm or _fit_lstm(data, configuration, validation=data.validation)
         return lstm.model, {"epochs": lstm.epochs}
 
@@ -79,13 +81,34 @@ class LstmKind:
         export_lstm(model, directory)
 
 
+class ProdbKind:
+    """The masked language model over products. Configuration: ``prodb``."""
+
+    name = "prodb"
+
+    @staticmethod
+    def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):  # noqa: ARG004
+        fitted = _fit_prodb(data, configuration, validation=data.validation)
+        return fitted.model, {"epochs": fitted.epochs}
+
+    @staticmethod
+    def refit(data: FitData, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> ProdbModel:
+        return _fit_prodb(data, configuration, epochs=chosen["epochs"]).model
+
+    @staticmethod
+    def export(model: ProdbModel, directory: Path) -> None:
+        from bigger_boat.ml.prodb_export import export_prodb
+
+        export_prodb(model, directory)
+
+
 class HybridKind:
     """Neighbours, rules, revisits, popularity and the LSTM. Configuration: ``lstm`` and ``hybrid``."""
 
     name = "hybrid"
 
     @staticmethod
-    def fit(data: FitData, configuration: Mapping[str, Any], lstm: FittedLstm | None = None):
+    def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):
         lstm = lstm or _fit_lstm(data, configuration, validation=data.validation)
         config = HybridConfig.from_dict(configuration["hybrid"])
         model = fit_hybrid(data.sequences, lstm.model, config, data.validation)
@@ -105,14 +128,15 @@ class HybridKind:
         export_hybrid(model, directory)
 
 
-KINDS = {kind.name: kind for kind in (KnnKind, LstmKind, HybridKind)}
+KINDS = {kind.name: kind for kind in (KnnKind, LstmKind, ProdbKind, HybridKind)}
 """From the simplest to the richest: a richer one is chosen only where it is clearly better."""
 
 
-def configuration_of(kind: str, prod2vec: Mapping[str, Any], **parts: LstmConfig | HybridConfig) -> dict[str, Any]:
+def configuration_of(kind: str, prod2vec: Mapping[str, Any], **parts: NetworkConfig | HybridConfig) -> dict[str, Any]:
     """Return what was chosen before fitting: two bundles of equal configuration differ by their data only.
 
-    ``parts`` are those that the kind names: ``lstm``, ``hybrid``. Plain values, equal after a trip through JSON.
+    ``parts`` are those that the kind names: ``lstm``, ``prodb``, ``hybrid``. Plain values, equal after a trip through
+    JSON.
     """
     plain = {name: _plain(asdict(part)) for name, part in parts.items()}
     return {"kind": kind, "prod2vec": dict(prod2vec), **plain}
@@ -124,13 +148,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _fit_lstm(data: FitData, configuration: Mapping[str, Any], **until: Any) -> FittedLstm:
-    return fit_lstm(
-        data.sequences,
-        data.embeddings,
-        LstmConfig(**configuration["lstm"]),
-        products=data.products,
-        checkpoint=data.checkpoint,
-        on_epoch=data.on_epoch,
-        **until,
-    )
+def _fit_lstm(data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted[LstmModel]:
+    return fit_lstm(data.sequences, data.embeddings, LstmConfig(**configuration["lstm"]), **_options(data), **until)
+
+
+def _fit_prodb(data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted[ProdbModel]:
+    config = ProdbConfig(**configuration["prodb"])
+    return fit_prodb(data.sequences, data.embeddings, config, **_options(data), **until)
+
+
+def _options(data: FitData) -> dict[str, Any]:
+    return {"products": data.products, "checkpoint": data.checkpoint, "on_epoch": data.on_epoch}

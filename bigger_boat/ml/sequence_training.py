@@ -1,7 +1,7 @@
 """Training a network on sequences of items: batches of like lengths, the loop over epochs, resuming after a kill.
 
-What belongs here: from encoded sequences to a trained network. What does not: the network (``lstm_network.py``), its
-configuration and what it is for (``lstm_recommender.py``), what a checkpoint holds (``checkpoints.py``).
+What belongs here: from encoded sequences to a trained network. What does not: the network (``item_network.py``), what
+is fitted and judged (``network_fitting.py``), what a checkpoint holds (``checkpoints.py``).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +13,7 @@ import numpy as np
 
 from bigger_boat.ml import checkpoints
 from bigger_boat.ml.item_sequences import UNKNOWN_ROW, ItemSequences
+from bigger_boat.ml.time_gaps import NO_GAP, flat_gap_buckets
 
 OnEpoch = Callable[[dict[str, float], int], None]
 """Called with the numbers of an epoch and its number."""
@@ -33,33 +34,58 @@ class EpochLog:
     score: float
 
 
-def windows(encoded: ItemSequences, longest: int) -> list[np.ndarray]:
-    """Return rows of known items, in time order, cut into pieces of at most ``longest``; single items are left out.
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of sessions in time order: piece n is ``rows[starts[n]:ends[n]]``, with ``gaps``, the class of the pause
+    before each item (``time_gaps.py``); all int32 or int64 (total,) and (N,)."""
+
+    rows: np.ndarray
+    gaps: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def padded(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and gaps of the ``chosen`` pieces, int32 (B, T), oldest first, -1 and no gap on the right."""
+        starts, ends = self.starts[chosen], self.ends[chosen]
+        places = starts[:, None] + np.arange((ends - starts).max())
+        inside = places < ends[:, None]
+        places = np.where(inside, places, 0)
+        return np.where(inside, self.rows[places], UNKNOWN_ROW), np.where(inside, self.gaps[places], NO_GAP)
+
+
+def windows(encoded: ItemSequences, longest: int) -> Windows:
+    """Return the known items, cut into pieces of at most ``longest``; single items are left out.
 
     A piece begins with the item that ends the one before, so that no step is lost.
     """
-    pieces = []
     known = encoded.whole()
-    for start, end in zip(known.starts.tolist(), known.ends.tolist(), strict=True):
-        for first in range(start, end - 1, longest - 1):
-            pieces.append(known.rows[first : min(first + longest, end)])
-    return pieces
+    pieces = np.maximum(-(-(known.lengths - 1) // (longest - 1)), 0)
+    owners = np.repeat(np.arange(len(known)), pieces)
+    number = np.arange(len(owners)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = known.starts[owners] + number * (longest - 1)
+    ends = np.minimum(starts + longest, known.ends[owners])
+    if known.times_ms is None:
+        gaps = np.full(len(known.rows), NO_GAP, dtype=np.int32)
+    else:
+        gaps = flat_gap_buckets(known.times_ms, known.starts)
+    return Windows(known.rows, gaps, starts, ends)
 
 
-def pooled_batches(pieces: list[np.ndarray], size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield matrices int32 (B, T) of every piece once, -1 on the right; batches of like lengths, in random order."""
+def pooled_batches(
+    pieces: Windows, size: int, generator: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows and gaps (B, T) of every piece once; batches of like lengths, in random order."""
     order = generator.permutation(len(pieces))
-    lengths = np.array([len(piece) for piece in pieces])
+    lengths = pieces.ends - pieces.starts
     for first in range(0, len(order), size * POOL_BATCHES):
         pool = order[first : first + size * POOL_BATCHES]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         batches = [pool[start : start + size] for start in range(0, len(pool), size)]
         for place in generator.permutation(len(batches)):
-            chosen = batches[place]
-            matrix = np.full((len(chosen), lengths[chosen].max()), UNKNOWN_ROW, dtype=np.int32)
-            for row, piece in enumerate(chosen):
-                matrix[row, : lengths[piece]] = pieces[piece]
-            yield matrix
+            yield pieces.padded(batches[place])
 
 
 def train(
@@ -81,7 +107,7 @@ def train(
     """
     import keras
 
-    from bigger_boat.ml.lstm_network import mean_loss
+    from bigger_boat.ml.item_network import mean_loss
 
     optimizer = keras.optimizers.Adam(config.learning_rate, clipnorm=5.0)
     network.compile(optimizer=optimizer, loss=mean_loss)

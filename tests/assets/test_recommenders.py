@@ -1,4 +1,4 @@
-"""From a published data set to the champion's bundle, through Dagster: three candidates, one chosen, fitted again."""
+"""From a published data set to the champion's bundle, through Dagster: four candidates, one chosen, fitted again."""
 
 import json
 import shutil
@@ -23,11 +23,16 @@ from bigger_boat.resources.training import Training
 
 DAYS = [date(2026, 10, 1) + timedelta(days=n) for n in range(6)]
 PLACES = 30
-SMALL = {"lstm_recommender": {"units": 8, "epochs": 2}, "hybrid_recommender": {"judged_predictions": 300}}
+SMALL = {
+    "lstm_recommender": {"units": 8, "epochs": 2},
+    "prodb_recommender": {"units": 8, "epochs": 2},
+    "hybrid_recommender": {"judged_predictions": 300},
+}
 CHAIN = [
     embeddings.product_embeddings,
     models.knn_recommender,
     models.lstm_recommender,
+    models.prodb_recommender,
     models.hybrid_recommender,
     evaluation.recommender_leaderboard,
     champions.recommendation_champion,
@@ -133,7 +138,17 @@ def test_the_leaderboard_names_the_chosen_and_shows_the_ladder(made):
     report = evaluation.read_report(storage, result.output_for_node("recommender_leaderboard"))
     assert shown["chosen"] == report["chosen"]["asset"]
     assert report["chosen"]["reason"] == shown["reason"]
-    for name in ("knn", "lstm", "hybrid", "popularity", "session_popularity", "sequential_rules", "vsknn", "vstan"):
+    for name in (
+        "knn",
+        "lstm",
+        "prodb",
+        "hybrid",
+        "popularity",
+        "session_popularity",
+        "sequential_rules",
+        "vsknn",
+        "vstan",
+    ):
         assert f"| {name} |" in shown["test"]
         assert f"| {name} |" in shown["test_without_repeats"]
     assert {row["by"] for row in report["test_slices"]} == {
@@ -146,7 +161,7 @@ def test_the_leaderboard_names_the_chosen_and_shows_the_ladder(made):
 
 def test_each_candidate_says_how_it_behaves(made):
     result, storage = made
-    for kind in ("knn", "lstm", "hybrid"):
+    for kind in ("knn", "lstm", "prodb", "hybrid"):
         bundle = read_bundle(storage.fetch(result.output_for_node(f"{kind}_recommender")))
         assert bundle.kind == kind
         assert 0 <= bundle.info["metrics"]["behaviour"]["overlap_repeated"] <= 1
@@ -168,13 +183,13 @@ def test_the_champion_is_the_chosen_configuration_on_all_days(made):
 
 def test_the_leaderboard_compares_what_was_made(made, addresses):
     _, storage = made
-    for name in ("lstm_recommender", "hybrid_recommender"):
+    for name in ("lstm_recommender", "prodb_recommender", "hybrid_recommender"):
         (addresses / f"{name}.json").unlink()
     result = materialize(storage, addresses, evaluation.recommender_leaderboard)
     assert result.success, failure(result)
     assert metadata(result, "recommender_leaderboard")["reason"] == (
         "It is the only candidate. lstm_recommender is left out: It has not been made. "
-        "hybrid_recommender is left out: It has not been made."
+        "prodb_recommender is left out: It has not been made. hybrid_recommender is left out: It has not been made."
     )
 
 

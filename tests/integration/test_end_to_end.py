@@ -137,7 +137,7 @@ def test_the_leaderboard_says_whom_it_compared(live):
     assert chosen["asset"] == "knn_recommender"
     assert chosen["reason"] == (
         "It is the only candidate. lstm_recommender is left out: It has not been made. "
-        "hybrid_recommender is left out: It has not been made."
+        "prodb_recommender is left out: It has not been made. hybrid_recommender is left out: It has not been made."
     )
 
 

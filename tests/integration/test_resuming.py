@@ -27,7 +27,7 @@ def test_a_second_run_has_nothing_to_do(shop):
 def test_candidates_that_make_run_left_out_are_missing_in_a_plan_of_everything(shop):
     why = reasons(shop.plan())
     missing = [name for name, reason in why.items() if reason == "not made yet"]
-    assert missing == ["lstm_recommender", "hybrid_recommender"]
+    assert missing == ["lstm_recommender", "prodb_recommender", "hybrid_recommender"]
     assert why["recommender_leaderboard"] in [f"{name} changes" for name in missing]
     assert not {"knn_recommender", "intent_champion"} & set(why)
 

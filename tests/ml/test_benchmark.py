@@ -42,7 +42,7 @@ def test_one_session_cannot_be_split():
 
 def test_items_new_to_training_are_left_out_of_the_test_sessions():
     benchmark = Benchmark(sessions_of("abc", "ab"), sessions_of("axb", "cx", "ba"), **FAST)
-    assert benchmark.test == [["a", "b"], ["b", "a"]]
+    assert list(benchmark.test) == [["a", "b"], ["b", "a"]]
     assert benchmark.run(candidates=False)["split"] == {
         "training_sessions": 2,
         "training_clicks": 5,

@@ -9,6 +9,7 @@ from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.recommender_evaluation import evaluate
 from bigger_boat.ml.session_index import IndexConfig
+from bigger_boat.ml.time_gaps import GAP_BUCKETS
 
 PLACES = 30
 
@@ -30,7 +31,7 @@ def untrained(sequences, seed=0):
     """An LSTM that has learned nothing: the blend has to find that out."""
     vocabulary = ItemVocabulary.of(sequences)
     generator = np.random.default_rng(seed)
-    shapes = [(len(vocabulary), 4), (len(vocabulary),), (4, 12), (3, 12), (12,), (3, 4), (4,)]
+    shapes = [(len(vocabulary), 4), (len(vocabulary),), (GAP_BUCKETS, 4), (4, 12), (3, 12), (12,), (3, 4), (4,)]
     return LstmModel(vocabulary, LstmWeights(*(generator.normal(size=s).astype(np.float32) for s in shapes)), 5)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from bigger_boat.data.vocabulary import FIRST_SKU_ID, sku_ids
 from bigger_boat.errors import TrainingError
-from bigger_boat.ml.item_sequences import ItemVocabulary, session_items
+from bigger_boat.ml.item_sequences import ItemVocabulary, TimedSequences, session_items
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,23 @@ def test_prefixes_hold_the_known_items_before_each_next_one():
     assert histories.lengths.tolist() == [1, 1, 2, 0]
     recent = histories.recent_first(np.arange(4))
     assert recent.tolist() == [[0, -1], [0, -1], [1, 0], [-1, -1]]
+
+
+def test_times_go_where_their_items_go():
+    sessions = TimedSequences([["a", "x", "b"], [], ["b"], ["x", "a"]], np.array([10, 20, 30, 40, 50, 60]))
+    assert list(sessions[1:]) == [[], ["b"], ["x", "a"]]
+    assert sessions[1:].times_ms.tolist() == [40, 50, 60]
+    assert (sessions[:1] + sessions[2:]).times_ms.tolist() == [10, 20, 30, 40, 50, 60]
+    assert sessions.longer_than(1).times_ms.tolist() == [10, 20, 30, 50, 60]
+    known = sessions.of_known({"a", "b"})
+    assert (list(known), known.times_ms.tolist()) == ([["a", "b"], [], ["b"], ["a"]], [10, 30, 40, 60])
+    vocabulary = ItemVocabulary.of([["a", "a", "b"]])
+    whole = vocabulary.encode(sessions).whole()
+    assert whole.recent_first(np.arange(4)).tolist() == [[1, 0], [-1, -1], [1, -1], [0, -1]]
+    assert whole.recent_times(np.arange(4)).tolist() == [[30, 10], [-1, -1], [40, -1], [60, -1]]
+    assert vocabulary.encode(list(sessions)).whole().recent_times(np.arange(4)) is None
+    with pytest.raises(ValueError, match="5 times were given for 6 items"):
+        TimedSequences(sessions.items, sessions.times_ms[1:])
 
 
 def test_whole_histories_without_any_known_item():

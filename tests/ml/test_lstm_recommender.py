@@ -8,10 +8,13 @@ import pytest
 from bigger_boat.errors import TrainingError
 from bigger_boat.ml.baselines import Popularity
 from bigger_boat.ml.catalogue import Catalogue, Products
+from bigger_boat.ml.item_sequences import TimedSequences
 from bigger_boat.ml.lstm_network import build_network
-from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights, Sampler, fit_lstm, in_time_order
+from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights, fit_lstm, in_time_order
+from bigger_boat.ml.network_fitting import Sampler
 from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
 from bigger_boat.ml.recommender_evaluation import evaluate
+from bigger_boat.ml.time_gaps import GAP_BUCKETS, gap_buckets
 
 CONFIG = LstmConfig(units=16, batch_size=64, epochs=8, learning_rate=2e-2, patience=3, dropout=0.1)
 PLACES = 24
@@ -70,19 +73,46 @@ def test_the_arrays_score_as_the_network_does(embeddings):
     vocabulary = CATALOGUE.with_new(embeddings.vocabulary)
     start = np.random.default_rng(0).normal(size=(len(vocabulary), 8)).astype(np.float32)
     network = build_network(start, vocabulary.counts, CATALOGUE.of(vocabulary), CONFIG)
+    network.body.gap_vectors.assign(np.random.default_rng(1).normal(size=(GAP_BUCKETS, 8)))
     model = LstmModel(vocabulary, LstmWeights.of(network, len(vocabulary)), longest=5)
     recent = np.array([[3, 1, 4, -1, -1, -1], [2, -1, -1, -1, -1, -1], [5, 6, 7, 8, 9, 10]], dtype=np.int32)
-    rows, lengths = in_time_order(recent[:, :5])
+    times_ms = np.array([[70_000, 9_000, 4_000, -1, -1, -1], [5, -1, -1, -1, -1, -1], [9, 8, -1, 6, 5, 4]])
+    rows, gaps, lengths = in_time_order(recent[:, :5], gap_buckets(times_ms)[:, :5])
     assert rows.tolist() == [[4, 1, 3, -1, -1], [2, -1, -1, -1, -1], [9, 8, 7, 6, 5]]
-    queries = ops.convert_to_numpy(network.queries(rows))[np.arange(3), lengths - 1]
+    assert gaps.tolist() == [[0, 3, 6, 0, 0], [0] * 5, [1, 1, 0, 0, 1]]
+    queries = ops.convert_to_numpy(network.queries({"rows": rows, "gaps": gaps}))[np.arange(3), lengths - 1]
     vectors = ops.convert_to_numpy(network.item_vectors(np.arange(len(vocabulary))))
     expected = queries @ vectors.T + ops.convert_to_numpy(network.bias.value)
-    assert model.scores(recent) == pytest.approx(expected, abs=1e-5)
+    assert model.scores_in_time(recent, times_ms) == pytest.approx(expected, abs=1e-5)
+    assert model.scores(recent) == pytest.approx(model.scores_in_time(recent, np.full(recent.shape, -1)))
+    assert not np.allclose(model.scores(recent)[0], expected[0], atol=1e-3)
+
+
+def timed_shop(sessions, seed):
+    """Whoever stays long at a product goes on to the next, whoever leaves at once goes back to the one before."""
+    generator, items, times_ms = np.random.default_rng(seed), [], []
+    for _ in range(sessions):
+        place, pauses = int(generator.integers(PLACES)), generator.choice([1, 120], size=5)
+        steps = np.where(pauses > 60, 1, -1)
+        places = (place + np.concatenate([[0], [1], steps[:-1] + 1]).cumsum()) % PLACES
+        items.append([f"p{each:02d}" for each in places])
+        times_ms.append(np.concatenate([[0], pauses]).cumsum() * 1000)
+    return TimedSequences(items, np.concatenate(times_ms))
+
+
+def test_it_learns_from_pauses(embeddings):
+    """Two steps on after a long pause, none after a short one: without the times that is a coin's toss."""
+    config = replace(CONFIG, epochs=10, forget_times=0.0)
+    model = fit_lstm(timed_shop(400, 0), embeddings, config, epochs=10).model
+    test = timed_shop(150, 1)
+    timed, bare = evaluate(model, test), evaluate(model, test.items)
+    assert timed.mrr_above(bare).low > 0.1
 
 
 def test_the_sampled_loss_estimates_the_full_one(embeddings):
     """With every product sampled many times, log-q makes the sampled softmax the full one."""
-    counts, inputs = embeddings.counts, {"rows": np.array([[0, 3, 5], [7, 2, -1]], dtype=np.int32)}
+    rows = np.array([[0, 3, 5], [7, 2, -1]], dtype=np.int32)
+    counts, inputs = embeddings.counts, {"rows": rows, "gaps": np.zeros_like(rows)}
     inputs["targets"] = np.array([[3, 5, 1], [2, 9, -1]], dtype=np.int32)
     nothing = Catalogue.unknown(len(counts))
     full = np.asarray(build_network(embeddings.unit_vectors, counts, nothing, CONFIG)(inputs))

@@ -10,8 +10,9 @@ import pytest
 from bigger_boat.ml.golden import compare_golden
 from bigger_boat.ml.hybrid_export import load_lstm
 from bigger_boat.ml.hybrid_recommender import HybridConfig
-from bigger_boat.ml.lstm_recommender import FittedLstm, LstmConfig
+from bigger_boat.ml.network_fitting import Fitted, LstmConfig
 from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
+from bigger_boat.ml.prodb_recommender import ProdbConfig
 from bigger_boat.ml.ranking import EventSession
 from bigger_boat.ml.recommendation_task import BASELINES, RecommendationTask
 from bigger_boat.ml.recommender_choice import choose, measure
@@ -23,6 +24,7 @@ FIRST = date(2026, 10, 1)
 PLACES = 40
 PROD2VEC = {"dim": 8, "window": 2, "epochs": 2}
 LSTM = LstmConfig(units=8, epochs=2, batch_size=64, learning_rate=2e-2)
+PRODB = ProdbConfig(units=8, layers=1, epochs=2, batch_size=64, learning_rate=2e-2)
 HYBRID = HybridConfig(judged_predictions=200)
 
 
@@ -62,11 +64,12 @@ def candidates(folder, tmp_path_factory):
     task, bundles = RecommendationTask(folder), {}
     embeddings = train_prod2vec(task.train, Prod2VecConfig(**PROD2VEC))
     for kind in KINDS:
-        parts = {"knn": {}, "lstm": {"lstm": LSTM}, "hybrid": {"lstm": LSTM, "hybrid": HYBRID}}[kind]
+        parts = {"lstm": {"lstm": LSTM}, "prodb": {"prodb": PRODB}, "hybrid": {"lstm": LSTM, "hybrid": HYBRID}}
+        parts = parts.get(kind, {})
         configuration, lstm = configuration_of(kind, PROD2VEC, **parts), None
         if kind == "hybrid":
             trained = bundles["lstm"]
-            lstm = FittedLstm(load_lstm(trained.saved_model, LSTM.longest), trained.info["chosen"]["epochs"])
+            lstm = Fitted(load_lstm(trained.saved_model, LSTM.longest), trained.info["chosen"]["epochs"])
         model, chosen = task.fit(configuration, embeddings, lstm)
         scores = task.scores(model, "validation")
         metrics = {"validation": scores, "behaviour": task.behaviour(model)}

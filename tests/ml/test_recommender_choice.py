@@ -15,9 +15,9 @@ def bundle(dataset: str) -> Bundle:
 
 
 def test_bundles_of_this_data_from_the_simplest_to_the_richest():
-    made = {"hybrid": bundle("new"), "knn": bundle("new"), "lstm": bundle("new")}
+    made = {"hybrid": bundle("new"), "knn": bundle("new"), "prodb": bundle("new"), "lstm": bundle("new")}
     candidates, left_out = of_this_data(made, "new")
-    assert list(candidates) == ["knn", "lstm", "hybrid"]
+    assert list(candidates) == ["knn", "lstm", "prodb", "hybrid"]
     assert left_out == []
 
 
@@ -26,6 +26,7 @@ def test_what_is_of_other_data_or_was_not_made_is_left_out_with_the_reason():
     assert list(candidates) == ["knn"]
     assert left_out == [
         "lstm_recommender is left out: The model was fitted on other data: recommendation_dataset old instead of new.",
+        "prodb_recommender is left out: It has not been made.",
         "hybrid_recommender is left out: It has not been made.",
     ]
 

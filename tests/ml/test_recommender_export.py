@@ -8,16 +8,19 @@ import time
 import numpy as np
 import pytest
 
-from bigger_boat.ml.hybrid_export import export_hybrid, export_lstm
 from bigger_boat.ml.hybrid_recommender import CONTEXTS, PARTS, HybridConfig, HybridModel
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
 from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.prod2vec import ProductEmbeddings
+from bigger_boat.ml.prodb_network import shapes
+from bigger_boat.ml.prodb_recommender import ProdbConfig, ProdbModel
 from bigger_boat.ml.ranking import EventSession
 from bigger_boat.ml.recommender_evaluation import evaluate
-from bigger_boat.ml.recommender_export import SavedModelRanker, _top_k, export_knn
+from bigger_boat.ml.recommender_export import SavedModelRanker, _top_k
+from bigger_boat.ml.recommender_kinds import KINDS
 from bigger_boat.ml.session_index import IndexConfig
+from bigger_boat.ml.time_gaps import GAP_BUCKETS
 
 SKUS = [f"sku-{i:03d}" for i in range(60)]
 COUNTS = np.repeat(np.arange(30, 0, -1), 2)
@@ -32,12 +35,14 @@ model = tf.saved_model.load(sys.argv[1])
 serve = model.signatures["serving_default"]
 answers = []
 for request in json.load(sys.stdin):
-    width = max([len(actions) for actions, _ in request["sessions"]], default=0)
-    padded = [[row + [""] * (width - len(row)) for row in session] for session in request["sessions"]]
+    width = max([len(actions) for actions, *_ in request["sessions"]], default=0)
+    padded = [[row + [""] * (width - len(row)) for row in session[:2]] for session in request["sessions"]]
     strings = np.array(padded, dtype=str).reshape(len(padded), 2, width)
     out = serve(
         actions=tf.constant(strings[:, 0], tf.string), skus=tf.constant(strings[:, 1], tf.string),
-        timestamps_ms=tf.fill([len(padded), width], tf.constant(-1, tf.int64)),
+        timestamps_ms=tf.constant(np.array(
+            [times + [-1] * (width - len(times)) for *_, times in request["sessions"]], dtype=np.int64
+        ).reshape(len(padded), width)),
         k=tf.constant(request["k"]), exclude_seen=tf.constant(request["exclude_seen"]),
     )
     answers.append({
@@ -66,7 +71,8 @@ def test_the_fast_top_k_is_top_k_ties_included(width, k):
 
 def random_sessions(count, products, seed):
     generator = np.random.default_rng(seed)
-    sessions = [EventSession([], []), EventSession(["view"], [""]), EventSession(["detail"], ["ghost"])]
+    sessions = [EventSession([], []), EventSession(["view"], [""], [5])]
+    sessions.append(EventSession(["detail"], ["ghost"], [-1]))
     for _ in range(count):
         length = int(generator.integers(1, 14))
         actions = generator.choice(
@@ -76,15 +82,18 @@ def random_sessions(count, products, seed):
             f"sku-{i:03d}" if i < products else "ghost" for i in generator.integers(0, products + 2, length) // 4 * 4
         ]
         skus = [sku if action not in ("view", "search") else "" for action, sku in zip(actions, skus, strict=True)]
-        sessions.append(EventSession(actions.tolist(), skus))
-        sessions.append(EventSession(["click", "detail", *actions.tolist()], [*["sku-004"] * 2, *skus]))
+        times_ms = generator.integers(0, 90_000, length + 2).cumsum()
+        times_ms[generator.random(length + 2) < 0.2] = -1
+        sessions.append(EventSession(actions.tolist(), skus, times_ms[2:].tolist()))
+        skus = [*["sku-004"] * 2, *skus]
+        sessions.append(EventSession(["click", "detail", *actions.tolist()], skus, times_ms.tolist()))
     return sessions
 
 
-@pytest.fixture(scope="module", params=["knn", "lstm", "hybrid"])
+@pytest.fixture(scope="module", params=["knn", "lstm", "prodb", "hybrid"])
 def model(request):
     """60 products, among them pairs of equal vectors and counts: exact ties."""
-    return {"knn": knn, "lstm": lstm, "hybrid": hybrid}[request.param]()
+    return {"knn": knn, "lstm": lstm, "prodb": prodb, "hybrid": hybrid}[request.param]()
 
 
 def knn():
@@ -96,10 +105,20 @@ def knn():
 def lstm(units=7, dim=5):
     """Any weights will do; the histories are longer than the four items it looks at."""
     generator = np.random.default_rng(1)
-    shapes = [(60, dim), (60,), (dim, 4 * units), (units, 4 * units), (4 * units,), (units, dim), (dim,)]
+    cell = [(dim, 4 * units), (units, 4 * units), (4 * units,)]
+    shapes = [(60, dim), (60,), (GAP_BUCKETS, dim), *cell, (units, dim), (dim,)]
     weights = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
     weights[0][1::2], weights[1][1::2] = weights[0][::2], weights[1][::2]
     return LstmModel(ItemVocabulary(SKUS, COUNTS), LstmWeights(*weights), longest=4)
+
+
+def prodb():
+    """Any weights will do, two layers of three heads; the histories are longer than the four items it looks at."""
+    generator, config = np.random.default_rng(3), ProdbConfig(units=6, heads=3, layers=2, longest=4)
+    encoder = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes(5, config).items()}
+    vectors, bias = generator.normal(size=(30, 5)).astype(np.float32), generator.normal(size=30).astype(np.float32)
+    vocabulary = ItemVocabulary(SKUS, COUNTS)
+    return ProdbModel(vocabulary, np.repeat(vectors, 2, axis=0), np.repeat(bias, 2), encoder, config.longest)
 
 
 def hybrid():
@@ -117,9 +136,7 @@ def exported(model, tmp_path_factory):
     import tensorflow  # noqa: F401  (its import is not the export's time)
 
     start = time.process_time()
-    {"knn_recommender": export_knn, "lstm_recommender": export_lstm, "hybrid_recommender": export_hybrid}[model.name](
-        model, directory
-    )
+    KINDS[model.name.removesuffix("_recommender")].export(model, directory)
     assert time.process_time() - start < 10  # 1 to 2 s of work; generous for a slow machine
     return directory
 
@@ -127,7 +144,7 @@ def exported(model, tmp_path_factory):
 def test_a_fresh_process_with_tensorflow_only_gives_the_offline_answers(model, exported, tmp_path):
     sessions = random_sessions(60, products=60, seed=1)
     requests = [
-        {"sessions": [[list(s.actions), list(s.skus)] for s in batch], "k": k, "exclude_seen": exclude_seen}
+        {"sessions": [[*map(list, s)] for s in batch], "k": k, "exclude_seen": exclude_seen}
         for batch, k, exclude_seen in [
             (sessions, 20, False),
             (sessions, 20, True),

@@ -1,4 +1,4 @@
-"""A whole run on top of ``make run``'s: LSTM and hybrid come in, compete with the kNN that serves, the best serves."""
+"""A whole run on top of ``make run``'s: LSTM, ProdB, hybrid come in, compete with the kNN that serves; the best serves."""
 
 import json
 
@@ -15,7 +15,7 @@ def test_a_run_of_everything_adds_the_candidates_and_serves_the_best(shop):
     before = shop.current("recommendation")
     code, said = cli(shop.root, "run", "--size", "quick")
     assert code == 0, said
-    assert all(f"✓ {kind}_recommender" in said for kind in ("lstm", "hybrid")), said
+    assert all(f"✓ {kind}_recommender" in said for kind in ("lstm", "prodb", "hybrid")), said
     assert "✓ intent_model" not in said
 
     report = json.loads((shop.folder("recommender_leaderboard") / "report.json").read_text())

@@ -1,0 +1,115 @@
+"""What every next-item network shares, as a Keras model: item vectors, and the loss over all or sampled products.
+
+Keras operations only, so that any backend trains it. Input and output share the item vectors (GRU4Rec; Hidasi and
+Karatzoglou 2018), and sampled losses are corrected for popularity (log-q; Bengio and Senecal 2008).
+What belongs elsewhere: what happens between the vectors of a session and the query (a body: ``lstm_network.py``,
+``prodb_network.py``), batches and epochs (``sequence_training.py``), what is learned as arrays (one model per file).
+"""
+
+import numpy as np
+
+from bigger_boat.ml.catalogue import Catalogue
+
+IMPOSSIBLE = -1e9
+"""The logit of what may not be an answer."""
+
+
+def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue, config, body):
+    """Return an untrained network whose item vectors start from ``vectors`` float32 (V, D).
+
+    ``counts`` int64 (V,), falling: products of count 0 stand last, get their vector from the catalogue alone, and are
+    no answers while training. ``body``: a Keras layer, (vectors (B, T, D), inputs, training) to queries (B, T, D).
+    """
+    import keras
+    from keras import ops
+
+    class NextItem(keras.Model):
+        """``inputs``: rows, targets int32 (B, T), negative where there is none, and what else the body asks for; with
+        sampling also rows and log expected counts (S,) of the sampled products. Returns the loss of each target in
+        nats, float32 (B, T), 0 without one."""
+
+        def __init__(self):
+            super().__init__()
+            self.trained = int((counts > 0).sum())
+            self.sampled = self.trained > config.full_softmax_up_to
+            self.described = not catalogue.empty
+            dim = vectors.shape[1]
+            self.table = self._table("table", vectors)
+            log_shares = np.log(np.maximum(counts, 0.5) / counts.sum())
+            self.bias = self._table("bias", (log_shares - log_shares.max()).astype(np.float32))
+            if self.described:
+                self.has_row = ops.convert_to_tensor((counts > 0).astype(np.float32)[:, None])
+                self.category_ids = ops.convert_to_tensor(catalogue.categories)
+                self.price_ids = ops.convert_to_tensor(catalogue.prices)
+                self.features = ops.convert_to_tensor(catalogue.vectors)
+                self.category = self._table("category", np.zeros((catalogue.categories.max() + 1, dim), np.float32))
+                self.price = self._table("price", np.zeros((catalogue.prices.max() + 1, dim), np.float32))
+                if catalogue.vectors.shape[1]:
+                    zeros = np.zeros((catalogue.vectors.shape[1], dim), np.float32)
+                    self.feature_map = self._table("feature_map", zeros)
+            self.seeds = keras.random.SeedGenerator(config.seed)
+            self.body = body
+            self.built = True
+
+        def _table(self, name, values):
+            weight = self.add_weight(shape=values.shape, initializer="zeros", name=name)
+            weight.assign(values)
+            return weight
+
+        def item_vectors(self, rows, training=False):
+            """Return (..., D) of rows: the product's own part, which training drops at random, and its catalogue's."""
+            own = ops.take(self.table, rows, axis=0)
+            if not self.described:
+                return own
+            kept = ops.take(self.has_row, rows, axis=0)
+            if training and config.forget_items:
+                kept = kept * ops.cast(
+                    keras.random.uniform(ops.shape(kept), seed=self.seeds) > config.forget_items, "float32"
+                )
+            described = ops.take(self.category, ops.take(self.category_ids, rows), axis=0)
+            described += ops.take(self.price, ops.take(self.price_ids, rows), axis=0)
+            if catalogue.vectors.shape[1]:
+                described += ops.matmul(ops.take(self.features, rows, axis=0), self.feature_map)
+            return own * kept + described
+
+        def queries(self, inputs, training=False):
+            """Return float32 (B, T, D): what is looked for at each place of ``inputs["rows"]`` (B, T)."""
+            vectors = self.item_vectors(ops.maximum(inputs["rows"], 0), training)
+            return self.body(vectors, inputs, training=training)
+
+        def call(self, inputs, training=False):
+            targets = inputs["targets"]
+            queries = self.queries(inputs, training)
+            losses = (self._sampled if self.sampled else self._full)(queries, ops.maximum(targets, 0), inputs, training)
+            return losses * ops.cast(targets >= 0, "float32")
+
+        def _full(self, queries, targets, inputs, training):  # noqa: ARG002
+            candidates = self.item_vectors(ops.arange(self.trained), training)
+            logits = ops.matmul(queries, ops.transpose(candidates)) + self.bias[: self.trained]
+            wanted = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+            return ops.logsumexp(logits, axis=-1) - wanted
+
+        def _sampled(self, queries, targets, inputs, training):
+            rows = inputs["sampled"]
+            logits = ops.matmul(queries, ops.transpose(self.item_vectors(rows, training)))
+            logits += ops.take(self.bias, rows) - inputs["log_expected"]
+            logits = ops.where(rows[None, None, :] == targets[..., None], IMPOSSIBLE, logits)
+            wanted = ops.sum(queries * self.item_vectors(targets, training), axis=-1)
+            wanted += ops.take(self.bias, targets)  # always among the candidates, so nothing to correct
+            return ops.logsumexp(ops.concatenate([wanted[..., None], logits], axis=-1), axis=-1) - wanted
+
+    return NextItem()
+
+
+def learned_items(network, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return vectors float32 (``count``, D) and bias (``count``,) of a trained network's products."""
+    rows = np.arange(count, dtype=np.int32)
+    vectors = np.concatenate([np.asarray(network.item_vectors(part)) for part in np.array_split(rows, 8)])
+    return vectors, np.array(network.bias.value)
+
+
+def mean_loss(mask, losses):
+    """Return the mean of ``losses`` (B, T) over the targets that ``mask`` (B, T) counts."""
+    from keras import ops
+
+    return ops.sum(losses) / ops.maximum(ops.sum(mask), 1.0)
