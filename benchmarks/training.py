@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=["tensorflow", "jax", "torch"], default="tensorflow")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--precision", default="float32", help="a Keras policy for the LSTMs")
-    parser.add_argument("--no-jit", action="store_true", help="without XLA")
+    parser.add_argument("--jit", action="store_true", help="compile our side by XLA")
     parser.add_argument("--sessions", type=int, default=200_000, help="of the simulated shop; 1 in 20 has a cart")
     parser.add_argument("--memory", action="store_true", help="measure peaks of memory instead")
     parser.add_argument("--train", choices=["prod2vec", "intent"], help=argparse.SUPPRESS)
@@ -58,7 +58,7 @@ def measure_lstm(asked: argparse.Namespace) -> None:
     from bigger_boat.ml.intent_training import Examples, epoch_batches
 
     examples, table = cart_examples(asked.sessions)
-    config = replace(IntentConfig.full(), precision=asked.precision, jit=not asked.no_jit)
+    config = replace(IntentConfig.full(), precision=asked.precision, jit=asked.jit)
     ours = list(epoch_batches(examples, config, 1))
     longest = int(examples.encoded.lengths.max())
     some = Examples(examples.encoded, examples.labels).some(PEER_BATCH * PEER_BATCHES, seed=0)

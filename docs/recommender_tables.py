@@ -33,6 +33,7 @@ METHODS = (
     "vstan",
     "knn_recommender",
     "lstm_recommender",
+    "prodb_recommender",
     "hybrid_recommender",
 )
 

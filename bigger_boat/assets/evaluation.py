@@ -97,6 +97,7 @@ def recommender_leaderboard(
             "validation": choice.validation,
             **measure(task, models, "test"),
             "test_slices": task.slices(models[choice.kind], "test"),
+            "test_without_a_product_yet": task.openings("test"),
         }
         (draft.path / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
     rows, best = list(report["test"].values()), report["test"][choice.kind]
@@ -111,6 +112,7 @@ def recommender_leaderboard(
             "test": table(rows),
             "test_without_repeats": table(list(report["test_without_repeats"].values())),
             "test_slices": table(report["test_slices"]),
+            "test_without_a_product_yet": table(report["test_without_a_product_yet"]),
             "leaderboard": plot(plot_leaderboard(rows)),
         },
     )

@@ -141,7 +141,7 @@ class HybridOverrides(dg.Config):
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow"},
-    code_version="2",
+    code_version="3",
 )
 def knn_recommender(
     recommendation_dataset: str,
@@ -188,7 +188,7 @@ def prodb_recommender(
     config: ProdbOverrides,
     recommendation_dataset: str,
     product_embeddings: str,
-    storage: LocalStorage,
+    storage: Storage,
     training: Training,
     tracking: Tracking,
     gpu_compute: dg.ResourceParam[object],  # noqa: ARG001

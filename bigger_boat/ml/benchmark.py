@@ -27,6 +27,7 @@ from bigger_boat.ml.knn_recommender import KnnModel, fit_knn
 from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, fit_lstm
 from bigger_boat.ml.network_fitting import Fitted
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
+from bigger_boat.ml.prodb_recommender import ProdbConfig, ProdbModel, fit_prodb
 from bigger_boat.ml.ranking import Ranker
 from bigger_boat.ml.recommender_evaluation import RecommenderEvaluation, evaluate
 from bigger_boat.ml.session_neighbours import SKNN, VSKNN, VSTAN
@@ -36,7 +37,7 @@ TEST_SHARE = 0.15
 """Of the sessions, by time: the last for testing; of the rest again the last for a candidate's own choices."""
 
 MEASURES = ("hit_rate", "mrr", "ndcg")
-PEERS = ("vsknn", "vstan", "knn_recommender")
+PEERS = ("popularity", "vsknn", "vstan", "knn_recommender")
 """What a candidate is compared with, prediction by prediction."""
 
 Progress = Callable[[str, int, int], None]
@@ -69,11 +70,13 @@ class Benchmark:
         prod2vec: Prod2VecConfig | None = None,
         lstm: LstmConfig | None = None,
         hybrid: HybridConfig | None = None,
+        prodb: ProdbConfig | None = None,
     ):
         self.train = train
         self.prod2vec = prod2vec or Prod2VecConfig.full()
         self.lstm = lstm or LstmConfig.full()
         self.hybrid = hybrid or HybridConfig.full()
+        self.prodb = prodb or ProdbConfig.full()
         known = {item for items in train.items for item in items}
         kept = sequences_of(test).of_known(known)
         self.test = kept.longer_than(1)
@@ -107,6 +110,7 @@ class Benchmark:
         return {
             "knn_recommender": self._fit_knn,
             "lstm_recommender": lambda: self._lstm,
+            "prodb_recommender": self._fit_prodb,
             "hybrid_recommender": self._fit_hybrid,
         }
 
@@ -136,6 +140,11 @@ class Benchmark:
     def _lstm(self) -> LstmModel:
         sequences = sequences_of(self.train)
         return fit_lstm(sequences, self.embeddings, self.lstm, epochs=self._earlier_lstm.epochs).model
+
+    def _fit_prodb(self) -> ProdbModel:
+        earlier, later = map(sequences_of, self._parts)
+        epochs = fit_prodb(earlier, self._earlier_embeddings, self.prodb, validation=later).epochs
+        return fit_prodb(sequences_of(self.train), self.embeddings, self.prodb, epochs=epochs).model
 
     def _fit_hybrid(self) -> HybridModel:
         earlier, later = self._parts

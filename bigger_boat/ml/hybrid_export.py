@@ -3,14 +3,18 @@
 What belongs elsewhere: the rules around the scores (``recommender_export.py``).
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from bigger_boat.errors import TrainingError
 from bigger_boat.ml.hybrid_recommender import NEAR_DECAY, PARTS, PRIORS, SEEN, SHARES, SMALLEST_SHARE, HybridModel
 from bigger_boat.ml.item_sequences import ItemVocabulary
+from bigger_boat.ml.lstm_network import NEAR_DECAY as LSTM_NEAR_DECAY
 from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.recommender_export import export_recommender
+from bigger_boat.ml.repeats import REPEAT_CLASSES
 from bigger_boat.ml.session_index import SessionIndex
 from bigger_boat.ml.time_gaps import GAP_EDGES_S, NO_GAP
 
@@ -25,10 +29,12 @@ def export_lstm(model: LstmModel, directory: Path) -> None:
 
     def scores(rows, ages, times_ms):
         recent, times_ms = recent_first(rows, ages, times_ms)
-        query = queries(recent[:, : model.longest], gap_buckets(times_ms)[:, : model.longest])
-        return tf.matmul(tf.concat([query, tf.ones_like(query[:, :1])], axis=1), columns)
+        recent, gaps = recent[:, : model.longest], gap_buckets(times_ms)[:, : model.longest]
+        query = queries(recent, gaps)
+        plain = tf.matmul(tf.concat([query, tf.ones_like(query[:, :1])], axis=1), columns)
+        return tf.tensor_scatter_nd_add(plain, *queries.returns(recent))
 
-    export_recommender(model.vocabulary, scores, [columns, *queries.variables], directory)
+    export_recommender(model, scores, [columns, *queries.variables], directory)
 
 
 def export_hybrid(model: HybridModel, directory: Path) -> None:
@@ -52,20 +58,29 @@ def export_hybrid(model: HybridModel, directory: Path) -> None:
         lstm = part["lstm"][:, None]
         query = lstm * queries(short, gap_buckets(times_ms)[:, : model.lstm.longest]) + part["near"][:, None] * near
         plain = tf.matmul(tf.concat([query, lstm, *(part[name][:, None] for name in PRIORS)], axis=1), columns)
-        cells, values = _seen(recent, part, len(model.vocabulary))
-        found = [index.weighted(recent, part), (cells, values)]
+        width = len(model.vocabulary)
+        places, worth = queries.returns(short)
+        worth *= tf.gather(part["lstm"], places[:, 0])
+        returns = places[:, 0] * width + places[:, 1], worth
+        found = [index.weighted(recent, part), _seen(recent, part, width), returns]
         cells, values = (tf.concat(each, axis=0) for each in zip(*found, strict=True))
         return plain + tf.reshape(tf.math.unsorted_segment_sum(values, cells, tf.size(plain)), tf.shape(plain))
 
     variables = [columns, units, log_counts, trust_in, *queries.variables, *index.variables]
-    export_recommender(model.vocabulary, scores, variables, directory)
+    export_recommender(model, scores, variables, directory)
 
 
 def load_lstm(directory: Path, longest: int) -> LstmModel:
-    """Return the model that ``export_lstm`` wrote into ``directory``, as it was."""
+    """Return the model that ``export_lstm`` wrote into ``directory``, as it was. TrainingError if older code did."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(directory))
+    if len(loaded.variables_of_scores) != len(fields(LstmWeights)):
+        raise TrainingError(
+            f"Expected the {len(fields(LstmWeights))} arrays of an LSTM in {directory} and found "
+            f"{len(loaded.variables_of_scores)}: an earlier version of the code wrote it.",
+            "Materialize lstm_recommender again, then hybrid_recommender.",
+        )
     columns, vectors, *others = (variable.numpy() for variable in loaded.variables_of_scores)
     vocabulary = ItemVocabulary([name.decode() for name in loaded.names.numpy()[:-1]], loaded.counts.numpy())
     return LstmModel(vocabulary, LstmWeights(vectors, columns[-1], *others), longest)
@@ -133,16 +148,30 @@ class _Queries:
     """``LstmWeights.queries`` as TensorFlow operations on histories and their gaps (B, T), last item first."""
 
     def __init__(self, weights: LstmWeights):
-        names = ("item_vectors", "gap_vectors", "kernel", "recurrent", "bias", "projection", "projection_bias")
+        names = (
+            "item_vectors",
+            "repeats",
+            "near",
+            "gap_vectors",
+            "kernel",
+            "recurrent",
+            "bias",
+            "projection",
+            "projection_bias",
+        )
         self.units = len(weights.recurrent)
         self.variables = [constant(getattr(weights, name), name) for name in names]
 
     def __call__(self, recent, gaps):
         import tensorflow as tf
 
-        vectors, gap_vectors, kernel, recurrent, bias, projection, projection_bias = self.variables
+        vectors, _, near, gap_vectors, kernel, recurrent, bias, *projections = self.variables
+        projection, projection_bias = projections
         lengths = tf.cast(tf.math.count_nonzero(recent >= 0, axis=1), tf.int32)
         rows, gaps = (tf.reverse_sequence(one, lengths, seq_axis=1) for one in (tf.maximum(recent, 0), gaps))
+        fade = tf.pow(LSTM_NEAR_DECAY, tf.cast(tf.range(tf.shape(recent)[1]), tf.float32))
+        fade *= tf.cast(recent >= 0, tf.float32)
+        around = near * tf.einsum("bt,btd->bd", fade, tf.gather(vectors, tf.maximum(recent, 0)))
         inputs = tf.gather(vectors, rows) + tf.gather(gap_vectors, gaps)
         steps = tf.transpose(tf.tensordot(inputs, kernel, 1) + bias, [1, 0, 2])
 
@@ -157,7 +186,16 @@ class _Queries:
         zeros = tf.zeros([tf.shape(recent)[0], self.units])
         longest = tf.reduce_max(tf.concat([lengths, [0]], axis=0))
         _, state, _ = tf.while_loop(lambda number, *_: number < longest, step, (0, zeros, zeros))
-        return tf.matmul(state, projection) + projection_bias
+        return tf.matmul(state, projection) + projection_bias + around
+
+    def returns(self, recent):
+        """Return the places int64 (n, 2) in (B, V) of the products of ``recent``, and what a return is worth there."""
+        import tensorflow as tf
+
+        where = tf.where(_first_places(recent))
+        classes = tf.minimum(where[:, 1], REPEAT_CLASSES - 1)
+        rows = tf.cast(tf.gather_nd(recent, where), tf.int64)
+        return tf.stack([where[:, 0], rows], axis=1), tf.gather(self.variables[1], classes)
 
 
 class _Index:

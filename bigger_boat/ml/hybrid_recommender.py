@@ -18,7 +18,8 @@ from bigger_boat.ml.lstm_recommender import LstmModel
 from bigger_boat.ml.network_fitting import Judge
 from bigger_boat.ml.prod2vec import unit
 from bigger_boat.ml.ranking import SCORES_PER_BATCH, Ranker, top_k
-from bigger_boat.ml.session_index import IndexConfig, SessionIndex, first_places
+from bigger_boat.ml.repeats import first_places
+from bigger_boat.ml.session_index import IndexConfig, SessionIndex
 
 SHARES = ("beside", "behind", "rules")
 VECTORS = ("lstm", "near")

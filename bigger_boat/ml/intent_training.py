@@ -142,10 +142,15 @@ def last_wide(encoded: EncodedSessions, table: ProductTable) -> np.ndarray:
 
 
 def new_network(table: ProductTable, linear: LinearPart, config, *, use_cudnn: str | bool = "auto"):
-    """Return an untrained network around a fitted linear part; the same configuration gives the same weights."""
+    """Return an untrained network around a fitted linear part; the same configuration gives the same weights.
+
+    With ``config.jit`` cuDNN's LSTM is no choice: where it might be chosen, Keras leaves XLA out.
+    """
     import keras
 
     keras.utils.set_random_seed(config.seed)
+    if config.jit and keras.backend.backend() == "tensorflow":
+        use_cudnn = False
     options = {"use_cudnn": use_cudnn, "precision": config.precision}
     network = build_network(table, linear.mean, linear.scale, config, **options)
     network.linear.assign(linear.weights[:, None])

@@ -9,24 +9,32 @@ What belongs elsewhere: what happens between the vectors of a session and the qu
 import numpy as np
 
 from bigger_boat.ml.catalogue import Catalogue
+from bigger_boat.ml.repeats import REPEAT_CLASSES
 
 IMPOSSIBLE = -1e9
 """The logit of what may not be an answer."""
 
+REPEAT_SCALE = 10.0
+"""A logit for coming back is learned as so many times a weight: it has further to go than the others."""
 
-def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue, config, body):
+SMALLEST_SUM = 1e-6
+"""What rounding may leave of a sum of probabilities."""
+
+
+def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue, config, body, *, repeats=False):
     """Return an untrained network whose item vectors start from ``vectors`` float32 (V, D).
 
     ``counts`` int64 (V,), falling: products of count 0 stand last, get their vector from the catalogue alone, and are
     no answers while training. ``body``: a Keras layer, (vectors (B, T, D), inputs, training) to queries (B, T, D).
+    With ``repeats`` the network also learns a logit for coming back to an item of each class of ``inputs["seen"]``.
     """
     import keras
     from keras import ops
 
     class NextItem(keras.Model):
         """``inputs``: rows, targets int32 (B, T), negative where there is none, and what else the body asks for; with
-        sampling also rows and log expected counts (S,) of the sampled products. Returns the loss of each target in
-        nats, float32 (B, T), 0 without one."""
+        repeats also ``seen_classes`` of the rows; with sampling also rows and log expected counts (S,) of the sampled
+        products. Returns the loss of each target in nats, float32 (B, T), 0 without one."""
 
         def __init__(self):
             super().__init__()
@@ -47,6 +55,8 @@ def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catal
                 if catalogue.vectors.shape[1]:
                     zeros = np.zeros((catalogue.vectors.shape[1], dim), np.float32)
                     self.feature_map = self._table("feature_map", zeros)
+            if repeats:
+                self.repeats = self._table("repeats", np.zeros(REPEAT_CLASSES, np.float32))
             self.seeds = keras.random.SeedGenerator(config.seed)
             self.body = body
             self.built = True
@@ -83,11 +93,17 @@ def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catal
             losses = (self._sampled if self.sampled else self._full)(queries, ops.maximum(targets, 0), inputs, training)
             return losses * ops.cast(targets >= 0, "float32")
 
-        def _full(self, queries, targets, inputs, training):  # noqa: ARG002
+        def _full(self, queries, targets, inputs, training):
             candidates = self.item_vectors(ops.arange(self.trained), training)
             logits = ops.matmul(queries, ops.transpose(candidates)) + self.bias[: self.trained]
             wanted = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-            return ops.logsumexp(logits, axis=-1) - wanted
+            total = ops.logsumexp(logits, axis=-1)
+            if not repeats:
+                return total - wanted
+            plain, seen, of_target = self._seen(queries, targets, inputs, training)
+            more = ops.exp(seen - total[..., None]) - ops.exp(plain - total[..., None])
+            total += ops.log(ops.maximum(1 + ops.sum(more, axis=-1), SMALLEST_SUM))
+            return total - wanted - of_target
 
         def _sampled(self, queries, targets, inputs, training):
             rows = inputs["sampled"]
@@ -96,7 +112,27 @@ def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catal
             logits = ops.where(rows[None, None, :] == targets[..., None], IMPOSSIBLE, logits)
             wanted = ops.sum(queries * self.item_vectors(targets, training), axis=-1)
             wanted += ops.take(self.bias, targets)  # always among the candidates, so nothing to correct
+            if repeats:
+                _, seen, of_target = self._seen(queries, targets, inputs, training)
+                wanted += of_target
+                held = ops.cast(inputs["seen"] >= 0, "float32")
+                same = ops.cast(inputs["rows"][:, :, None] == rows[None, None, :], "float32")
+                logits = ops.where(ops.matmul(held, same) > 0, IMPOSSIBLE, logits)  # what was seen is among them, too
+                seen = ops.where(inputs["rows"][:, None, :] == targets[..., None], IMPOSSIBLE, seen)
+                logits = ops.concatenate([logits, seen], axis=-1)
             return ops.logsumexp(ops.concatenate([wanted[..., None], logits], axis=-1), axis=-1) - wanted
+
+        def _seen(self, queries, targets, inputs, training):
+            """Return the logits (B, T, S) of the session's items without and with what a return is worth, and what it
+            is worth for the target (B, T); ``IMPOSSIBLE`` and 0 where it was not seen."""
+            rows, classes = ops.maximum(inputs["rows"], 0), inputs["seen"]
+            vectors = self.item_vectors(rows, training)
+            logits = ops.einsum("btd,bsd->bts", queries, vectors) + ops.take(self.bias, rows)[:, None, :]
+            worth = REPEAT_SCALE * ops.take(self.repeats, ops.maximum(classes, 0))
+            held = classes >= 0
+            hit = ops.cast(held & (rows[:, None, :] == targets[..., None]), "float32")
+            plain, worthy = (ops.where(held, each, IMPOSSIBLE) for each in (logits, logits + worth))
+            return plain, worthy, ops.sum(hit * worth, axis=-1)
 
     return NextItem()
 

@@ -1,7 +1,8 @@
 """The next-item LSTM: what it is configured by, fitting it, fitting it again on all days, and its scores.
 
-score(j) = q . v_j + b_j, with q from an LSTM over the vectors of the last items, each with the pause before it. Item
-vectors start from Prod2Vec, stand for input and output, and carry what the catalogue says, so that a product new to
+score(j) = q . v_j + b_j + r(j), with q the sum of what is near to the last items and of what an LSTM makes of them,
+each with the pause before it, and r(j) what it is worth that j was seen in the session, by how long ago. Item vectors
+start from Prod2Vec, stand for input and output, and carry what the catalogue says, so that a product new to
 the shop has one, too. What is learned are plain arrays (``LstmWeights``): scoring needs no Keras. What belongs
 elsewhere: the network that is trained (``lstm_network.py``), fitting (``network_fitting.py``), the graph that serves
 (``hybrid_export.py``).
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigger_boat.ml.item_network import learned_items
+from bigger_boat.ml.item_network import REPEAT_SCALE, learned_items
 from bigger_boat.ml.item_sequences import ItemVocabulary
-from bigger_boat.ml.lstm_network import build_network
+from bigger_boat.ml.lstm_network import NEAR_DECAY, build_network
 from bigger_boat.ml.network_fitting import Fitted, NetworkConfig, fit_network
 from bigger_boat.ml.prod2vec import ProductEmbeddings
 from bigger_boat.ml.ranking import Ranker
+from bigger_boat.ml.repeats import distance_classes, first_places, seen_classes
 from bigger_boat.ml.sequence_training import Windows, pooled_batches
 from bigger_boat.ml.time_gaps import NO_GAP, gap_buckets
 
@@ -34,7 +36,7 @@ class LstmConfig(NetworkConfig):
     @classmethod
     def full(cls) -> "LstmConfig":
         """Everything else."""
-        return cls()
+        return cls(learning_rate=6e-4, samples=2_000, dropout=0.4)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class LstmWeights:
 
     item_vectors: np.ndarray  # (V, D)
     item_bias: np.ndarray  # (V,)
+    repeats: np.ndarray  # (REPEAT_CLASSES,)
+    near: np.ndarray  # (D,)
     gap_vectors: np.ndarray  # (GAP_BUCKETS, D)
     kernel: np.ndarray  # (D, 4 U)
     recurrent: np.ndarray  # (U, 4 U)
@@ -55,7 +59,8 @@ class LstmWeights:
 
         ``gaps`` (B, T): the class of the pause before each; ``lengths`` (B,): how many rows there are.
         """
-        steps = (self.item_vectors[np.maximum(rows, 0)] + self.gap_vectors[gaps]) @ self.kernel + self.bias
+        vectors = self.item_vectors[np.maximum(rows, 0)]
+        steps = (vectors + self.gap_vectors[gaps]) @ self.kernel + self.bias
         units = len(self.recurrent)
         state = np.zeros((2, len(rows), units), dtype=np.float32)
         for step in range(rows.shape[1]):
@@ -64,14 +69,18 @@ class LstmWeights:
             cell = keep * state[1] + go * np.tanh(gates[:, 2 * units : 3 * units])
             new = np.stack([put * np.tanh(cell), cell])
             state = np.where((step < lengths)[None, :, None], new, state)
-        return state[0] @ self.projection + self.projection_bias
+        ages = lengths[:, None] - 1 - np.arange(rows.shape[1])
+        fade = np.where(ages >= 0, NEAR_DECAY ** np.maximum(ages, 0), 0).astype(np.float32)
+        near = self.near * np.einsum("bt,btd->bd", fade, vectors)
+        return state[0] @ self.projection + self.projection_bias + near
 
     @classmethod
     def of(cls, network, count: int) -> "LstmWeights":
         """Read what a trained network has learned about ``count`` products."""
         body = network.body
-        parts = (*body.lstm.get_weights(), *body.project.get_weights())
-        return cls(*learned_items(network, count), np.array(body.gap_vectors.value), *parts)
+        repeats = np.float32(REPEAT_SCALE) * np.array(network.repeats.value)
+        own = (repeats, np.array(body.near.value), np.array(body.gap_vectors.value))
+        return cls(*learned_items(network, count), *own, *body.lstm.get_weights(), *body.project.get_weights())
 
 
 class LstmModel(Ranker):
@@ -85,13 +94,16 @@ class LstmModel(Ranker):
         self.longest = longest
 
     def scores(self, recent: np.ndarray) -> np.ndarray:
-        return self._scores(self.queries(recent))
+        return self._scores(recent, self.queries(recent))
 
     def scores_in_time(self, recent: np.ndarray, times_ms: np.ndarray) -> np.ndarray:
-        return self._scores(self.queries(recent, times_ms))
+        return self._scores(recent, self.queries(recent, times_ms))
 
-    def _scores(self, queries: np.ndarray) -> np.ndarray:
-        return queries @ self.weights.item_vectors.T + self.weights.item_bias
+    def _scores(self, recent: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        scores = queries @ self.weights.item_vectors.T + self.weights.item_bias
+        owners, ages = np.nonzero(first_places(recent[:, : self.longest]))
+        scores[owners, recent[owners, ages]] += self.weights.repeats[distance_classes(ages)]
+        return scores
 
     def queries(self, recent: np.ndarray, times_ms: np.ndarray | None = None) -> np.ndarray:
         """Return the queries float32 (B, D) of histories (B, T), most recent first, -1 padded."""
@@ -119,7 +131,8 @@ def fit_lstm(
     def inputs(pieces: Windows, generator: np.random.Generator) -> Iterator[dict[str, np.ndarray]]:
         for rows, gaps in pooled_batches(pieces, config.batch_size, generator):
             timed = generator.random((len(rows), 1)) >= config.forget_times
-            yield {"rows": rows[:, :-1], "gaps": np.where(timed, gaps, NO_GAP)[:, :-1], "targets": rows[:, 1:]}
+            shown, gaps = rows[:, :-1], np.where(timed, gaps, NO_GAP)[:, :-1]
+            yield {"rows": shown, "gaps": gaps, "seen": seen_classes(shown), "targets": rows[:, 1:]}
 
     return fit_network(sequences, embeddings, config, build=build_network, learned=learned, inputs=inputs, **options)
 

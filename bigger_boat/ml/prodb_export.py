@@ -33,4 +33,4 @@ def export_prodb(model: ProdbModel, directory: Path) -> None:
         found = encode(do, encoder, tf.gather(vectors, tf.maximum(asked, 0)), hidden, held)[:, 0]
         return tf.matmul(tf.concat([found, tf.ones_like(found[:, :1])], axis=1), columns)
 
-    export_recommender(model.vocabulary, scores, [columns, vectors, *encoder.values()], directory)
+    export_recommender(model, scores, [columns, vectors, *encoder.values()], directory)

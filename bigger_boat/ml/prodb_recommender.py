@@ -34,7 +34,7 @@ class ProdbConfig(NetworkConfig):
     layers: int = 2
     dropout: float = 0.2
     learning_rate: float = 2e-3
-    epochs: int = 30
+    epochs: int = 12
     next_share: float = 0.5
     hidden_share: float = 0.3
     lessons: int = 2

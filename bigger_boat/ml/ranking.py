@@ -71,6 +71,13 @@ class Ranker(ABC):
 
     name: str
     vocabulary: ItemVocabulary
+    opening: np.ndarray | None = None
+    """The scores float32 (V,) of a session that has shown no known product; popularity unless it is set."""
+
+    @property
+    def fallback(self) -> np.ndarray:
+        """What a session without a known product gets, float32 (V,)."""
+        return self.vocabulary.popularity if self.opening is None else self.opening
 
     @abstractmethod
     def scores(self, recent: np.ndarray) -> np.ndarray:
@@ -93,12 +100,12 @@ class Ranker(ABC):
         """Return rows int32 and scores float32, both (B, min(k, V)), best first, ties by lower row.
 
         ``recent`` is (B, T), most recent first, -1 padded, ``times_ms`` its times, if known. A history without items
-        gets popular products. Where ``exclude_seen`` leaves fewer items than asked for, the rest is row -1 with
+        gets ``fallback``. Where ``exclude_seen`` leaves fewer items than asked for, the rest is row -1 with
         score 0.
         """
         scores = np.empty((len(recent), len(self.vocabulary)), dtype=np.float32)
         known = recent[:, 0] >= 0
-        scores[~known] = self.vocabulary.popularity
+        scores[~known] = self.fallback
         if known.any() and times_ms is None:
             scores[known] = self.scores(recent[known])
         elif known.any():

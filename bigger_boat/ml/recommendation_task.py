@@ -22,6 +22,7 @@ from bigger_boat.ml.gate import Comparison, GateCheck, check_recommendation_base
 from bigger_boat.ml.golden import events_of, golden_examples
 from bigger_boat.ml.item_sequences import ItemVocabulary, TimedSequences
 from bigger_boat.ml.network_fitting import Fitted
+from bigger_boat.ml.openings import judge_openings, openings
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.ranking import EventSession, Ranker
 from bigger_boat.ml.recommender_evaluation import RecommenderEvaluation, evaluate, leaderboard
@@ -99,7 +100,8 @@ class RecommendationTask:
         """
         validation = timed(self.validation)
         data = self._data("fit", self.train, embeddings, configuration, validation)
-        return KINDS[configuration["kind"]].fit(data, configuration, lstm)
+        model, chosen = KINDS[configuration["kind"]].fit(data, configuration, lstm)
+        return opened(model, self.train), chosen
 
     def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[Ranker, dict[str, Any]]:
         """Fit another version's configuration on the training days, embeddings included."""
@@ -110,7 +112,7 @@ class RecommendationTask:
         everything = self.items(*SPLITS)
         embeddings = train_prod2vec(everything, Prod2VecConfig(**configuration["prod2vec"]))
         data = self._data("refit", everything, embeddings, configuration, None)
-        return KINDS[configuration["kind"]].refit(data, configuration, chosen)
+        return opened(KINDS[configuration["kind"]].refit(data, configuration, chosen), everything)
 
     def _data(self, what, sequences, embeddings, configuration, validation) -> FitData:
         kept, network = None, next((name for name in ("lstm", "prodb") if name in configuration), None)
@@ -137,6 +139,15 @@ class RecommendationTask:
         sessions = timed(frame)
         hours, catalogue = frame["started_at"].dt.hour().to_list(), self.products.of(model.vocabulary)
         return slices(model.vocabulary, sessions, evaluate(model, sessions), catalogue, hours)
+
+    def openings(self, split: str) -> list[dict]:
+        """Return how good the answers to sessions without a product yet are: their first products are to be found.
+
+        They are no part of the other scores. Beside them stands popularity.
+        """
+        vocabulary, sessions = ItemVocabulary.of(self.train), self.items(split)
+        priors = {"first products of late": openings(self.train, vocabulary), "popularity": vocabulary.popularity}
+        return [{"answer": name, **judge_openings(prior, vocabulary, sessions)} for name, prior in priors.items()]
 
     def behaviour(self, model: Ranker) -> dict[str, float | None]:
         """Return how the model behaves on changed validation sessions; None where nothing could be asked."""
@@ -186,6 +197,12 @@ class RecommendationTask:
             golden=golden_examples(asked, answer),
             info=dict(info),
         )
+
+
+def opened(model: Ranker, sequences: TimedSequences) -> Ranker:
+    """Tell the model what sessions begin with."""
+    model.opening = openings(sequences, model.vocabulary)
+    return model
 
 
 def timed(frame: pl.DataFrame) -> TimedSequences:

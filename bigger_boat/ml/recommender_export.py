@@ -43,26 +43,28 @@ def export_knn(model: KnnModel, directory: Path) -> None:
         plain = tf.matmul(tf.concat([query, tf.ones_like(squares)], axis=1), columns)
         return tf.tensor_scatter_nd_add(plain, _places(rows, known), tf.boolean_mask(bonus, known))
 
-    export_recommender(model.vocabulary, scores, [columns], directory)
+    export_recommender(model, scores, [columns], directory)
 
 
-def export_recommender(vocabulary: ItemVocabulary, scores: Callable, variables: list, directory: Path) -> None:
+def export_recommender(model: Ranker, scores: Callable, variables: list, directory: Path) -> None:
     """Write any scoring function as a SavedModel of the recommendation contract.
 
     ``scores(rows, ages, times_ms)`` is traced by TensorFlow: int32, int32, int64 (B, T), items at their places, -1
     elsewhere and where a time is not known, age 0 the last item; it returns float32 (B, V). Around it the graph keeps
-    the rules of ``session_items`` and ``Ranker``:
-    a detail that a click opened is one item with it, unknown products are dropped, no item means popular products.
+    the rules of ``session_items`` and ``Ranker``: a detail that a click opened is one item with it, unknown products
+    are dropped, no item means ``model.fallback``.
     """
     import tensorflow as tf
 
-    module = tf.Module()
+    vocabulary, module = model.vocabulary, tf.Module()
     module.variables_of_scores = variables
     keys, rows = tf.constant(vocabulary.skus), tf.range(len(vocabulary), dtype=tf.int32)
     module.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, rows), default_value=-1)
     module.names = tf.Variable([*vocabulary.skus, ""], trainable=False, name="skus")
     module.counts = tf.Variable(vocabulary.counts, trainable=False, name="counts")
-    module.popularity = tf.Variable(vocabulary.popularity, trainable=False, name="popularity")
+    order = np.argsort(-model.fallback, kind="stable").astype(np.int32)
+    module.fallback_order = tf.Variable(order, trainable=False, name="fallback_order")
+    module.fallback_scores = tf.Variable(model.fallback[order], trainable=False, name="fallback_scores")
 
     @tf.function(input_signature=_signature())
     def serve(actions, skus, timestamps_ms, k, exclude_seen):
@@ -77,9 +79,8 @@ def export_recommender(vocabulary: ItemVocabulary, scores: Callable, variables: 
         )
         count = tf.clip_by_value(k, 0, len(vocabulary))
         top, order = _top_k(values, count, len(vocabulary))
-        # rows are in order of popularity, so the first ones are the fallback
-        top = tf.where(fallback[:, None], module.popularity[None, :count], top)
-        order = tf.where(fallback[:, None], tf.range(count)[None, :], order)
+        top = tf.where(fallback[:, None], module.fallback_scores[None, :count], top)
+        order = tf.where(fallback[:, None], module.fallback_order[None, :count], order)
         allowed = top > lowest
         return {
             "skus": tf.gather(module.names, tf.where(allowed, order, len(vocabulary))),

@@ -31,3 +31,13 @@ def seen_classes(rows: np.ndarray) -> np.ndarray:
     counts = earlier[None] & (next_place[:, None, :] > places[None, :, None]) & (rows >= 0)[:, None, :]
     classes = distance_classes(np.maximum(places[:, None] - places[None, :], 0))
     return np.where(counts, classes[None], NOT_SEEN).astype(np.int32)
+
+
+def first_places(recent: np.ndarray) -> np.ndarray:
+    """Return where an item of ``recent`` (B, T) stands for the first time, bool (B, T): repeats count once.
+
+    Where the last item comes first that is where each product was seen last.
+    """
+    earlier = np.tril(np.ones((recent.shape[1],) * 2, dtype=bool), -1)
+    repeated = ((recent[:, :, None] == recent[:, None, :]) & earlier).any(axis=2)
+    return (recent >= 0) & ~repeated

@@ -13,6 +13,7 @@ import numpy as np
 
 from bigger_boat.ml.baselines import mine_rules
 from bigger_boat.ml.item_sequences import ItemVocabulary
+from bigger_boat.ml.repeats import first_places
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,6 @@ class SessionIndex:
         weights = self.rule_weights[flat] * self.config.rules_decay ** ages[asked]
         cells = owners[asked] * width + self.consequents[flat]
         return np.bincount(cells, weights, len(recent) * width).reshape(len(recent), width)
-
-
-def first_places(recent: np.ndarray) -> np.ndarray:
-    """Return where an item of ``recent`` (B, T) stands for the first time, bool (B, T): repeats count once."""
-    earlier = np.tril(np.ones((recent.shape[1],) * 2, dtype=bool), -1)
-    repeated = ((recent[:, :, None] == recent[:, None, :]) & earlier).any(axis=2)
-    return (recent >= 0) & ~repeated
 
 
 def _shares(scores: np.ndarray) -> np.ndarray:

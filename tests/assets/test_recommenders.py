@@ -157,6 +157,9 @@ def test_the_leaderboard_names_the_chosen_and_shows_the_ladder(made):
         "hour",
         "category",
     }
+    answers = report["test_without_a_product_yet"]
+    assert [row["answer"] for row in answers] == ["first products of late", "popularity"]
+    assert {row["predictions"] for row in answers} == {50}  # every session of the test day
 
 
 def test_each_candidate_says_how_it_behaves(made):

@@ -1,4 +1,4 @@
-"""A whole run on top of ``make run``'s: LSTM, ProdB, hybrid come in, compete with the kNN that serves; the best serves."""
+"""A whole run on top of ``make run``'s: LSTM, ProdB, hybrid come in and compete with the kNN that serves."""
 
 import json
 

@@ -112,14 +112,19 @@ def assert_same_ranking(expected, skus, scores=None):
         np.testing.assert_allclose(scores, best, atol=1e-3)
 
 
-def test_who_was_never_seen_gets_popular_products_and_is_told(live):
+def test_who_was_never_seen_gets_what_sessions_begin_with_and_is_told(live):
     folder = live.folder("recommendation_dataset")
-    items = pl.concat([read_split(folder, split, ["items"]) for split in SPLITS])["items"].explode()
-    counts = Counter(items.to_list())
+    frame = pl.concat([read_split(folder, split, ["items", "item_timestamps_ms"]) for split in SPLITS])
+    counts = Counter(frame["items"].explode().to_list())
+    worth = {sku: 0.05 * count / counts.total() for sku, count in counts.items()}
+    begun = frame["item_timestamps_ms"].list.first().to_numpy()
+    fading = np.exp(-(begun.max() - begun) / (4 * 24 * 3600 * 1000))
+    for sku, share in zip(frame["items"].list.first().to_list(), 0.95 * fading / fading.sum(), strict=True):
+        worth[sku] += share
     answer = client.ask(live.url, "/predict?session=no-such-product")
     assert (answer["fallback"], answer["unknown_skus"]) == (True, ["no-such-product"])
-    best = sorted(counts.values(), reverse=True)[:20]
-    assert [counts[sku] for sku in answer["prediction"]] == best
+    best = sorted(worth.values(), reverse=True)[:20]
+    np.testing.assert_allclose([worth[sku] for sku in answer["prediction"]], best, atol=1e-7)
 
 
 def test_the_recommender_beats_popularity_overall_and_within_the_session(live):

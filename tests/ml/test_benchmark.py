@@ -12,13 +12,15 @@ from bigger_boat.ml.benchmark import Benchmark, report, split_by_time, write_res
 from bigger_boat.ml.hybrid_recommender import HybridConfig
 from bigger_boat.ml.lstm_recommender import LstmConfig
 from bigger_boat.ml.prod2vec import Prod2VecConfig
+from bigger_boat.ml.prodb_recommender import ProdbConfig
 
 FAST = {
     "prod2vec": Prod2VecConfig(dim=4, epochs=1),
     "lstm": LstmConfig(units=4, epochs=1, batch_size=16),
+    "prodb": ProdbConfig(units=4, layers=1, epochs=1, batch_size=16),
     "hybrid": HybridConfig(judged_predictions=50),
 }
-CANDIDATES = ["knn_recommender", "lstm_recommender", "hybrid_recommender"]
+CANDIDATES = ["knn_recommender", "lstm_recommender", "prodb_recommender", "hybrid_recommender"]
 LADDER = ["popularity", "session_popularity", "prod2vec_mean", "prod2vec_last", "markov", "sequential_rules"]
 NEIGHBOURS = ["sknn", "vsknn", "vstan"]
 
@@ -64,11 +66,16 @@ def test_every_method_is_measured_beside_the_others():
     result = Benchmark(train, sessions_of("ab", "bca"), **FAST).run(progress=lambda *step: steps.append(step))
     assert [row["recommender"] for row in result["results"]] == [*LADDER, *NEIGHBOURS, *CANDIDATES]
     assert [step[0] for step in steps] == [*LADDER, *NEIGHBOURS, *CANDIDATES]
-    assert {row["kind"] for row in result["results"][:-3]} == {"ladder"}
-    assert {row["kind"] for row in result["results"][-3:]} == {"candidate"}
+    assert {row["kind"] for row in result["results"][:-4]} == {"ladder"}
+    assert {row["kind"] for row in result["results"][-4:]} == {"candidate"}
     peers = [(row["recommender"], row["peer"]) for row in result["differences"]]
-    assert peers[:2] == [("knn_recommender", "vsknn"), ("knn_recommender", "vstan")]
-    assert [peer for name, peer in peers if name == "hybrid_recommender"] == ["vsknn", "vstan", "knn_recommender"]
+    assert peers[:3] == [("knn_recommender", peer) for peer in ("popularity", "vsknn", "vstan")]
+    assert [peer for name, peer in peers if name == "hybrid_recommender"] == [
+        "popularity",
+        "vsknn",
+        "vstan",
+        "knn_recommender",
+    ]
     assert json.loads(json.dumps(result)) == result
 
     # counts: a 30, b 30, c 30, so popularity always says a, b, c; targets b, c, a are at 2, 3, 1
@@ -88,9 +95,10 @@ def test_every_method_is_measured_beside_the_others():
 
 def test_the_same_clicks_give_the_same_figures():
     train, test = sessions_of(*["abcd", "bcd", "dca"] * 8), sessions_of("abc", "dcb")
+    methods = [*LADDER, *NEIGHBOURS, "knn_recommender", "lstm_recommender", "hybrid_recommender"]
 
     def figures():
-        rows = Benchmark(train, test, **FAST).run()["results"]
+        rows = Benchmark(train, test, **FAST).run(only=methods)["results"]
         return [{name: value for name, value in row.items() if name != "cpu_s"} for row in rows]
 
     assert figures() == figures()

@@ -1,5 +1,7 @@
 """The hybrid: its score is the weighted sum of its parts, and validation decides what each is worth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from bigger_boat.ml.hybrid_recommender import CONTEXTS, PARTS, HybridConfig, Hyb
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.recommender_evaluation import evaluate
+from bigger_boat.ml.repeats import REPEAT_CLASSES
 from bigger_boat.ml.session_index import IndexConfig
 from bigger_boat.ml.time_gaps import GAP_BUCKETS
 
@@ -31,8 +34,12 @@ def untrained(sequences, seed=0):
     """An LSTM that has learned nothing: the blend has to find that out."""
     vocabulary = ItemVocabulary.of(sequences)
     generator = np.random.default_rng(seed)
-    shapes = [(len(vocabulary), 4), (len(vocabulary),), (GAP_BUCKETS, 4), (4, 12), (3, 12), (12,), (3, 4), (4,)]
-    return LstmModel(vocabulary, LstmWeights(*(generator.normal(size=s).astype(np.float32) for s in shapes)), 5)
+    items = [(len(vocabulary), 4), (len(vocabulary),), (REPEAT_CLASSES,), (4,), (GAP_BUCKETS, 4)]
+    shapes = [*items, (4, 12), (3, 12), (12,), (3, 4), (4,)]
+    weights = LstmWeights(*(generator.normal(size=s).astype(np.float32) for s in shapes))
+    # what was seen says something also by weights at random
+    weights = replace(weights, near=np.zeros_like(weights.near), repeats=np.zeros_like(weights.repeats))
+    return LstmModel(vocabulary, weights, 5)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,14 @@ import pytest
 from bigger_boat.errors import TrainingError
 from bigger_boat.ml.baselines import Popularity
 from bigger_boat.ml.catalogue import Catalogue, Products
+from bigger_boat.ml.item_network import REPEAT_SCALE
 from bigger_boat.ml.item_sequences import TimedSequences
 from bigger_boat.ml.lstm_network import build_network
 from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights, fit_lstm, in_time_order
 from bigger_boat.ml.network_fitting import Sampler
 from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
 from bigger_boat.ml.recommender_evaluation import evaluate
+from bigger_boat.ml.repeats import REPEAT_CLASSES, seen_classes
 from bigger_boat.ml.time_gaps import GAP_BUCKETS, gap_buckets
 
 CONFIG = LstmConfig(units=16, batch_size=64, epochs=8, learning_rate=2e-2, patience=3, dropout=0.1)
@@ -74,6 +76,7 @@ def test_the_arrays_score_as_the_network_does(embeddings):
     start = np.random.default_rng(0).normal(size=(len(vocabulary), 8)).astype(np.float32)
     network = build_network(start, vocabulary.counts, CATALOGUE.of(vocabulary), CONFIG)
     network.body.gap_vectors.assign(np.random.default_rng(1).normal(size=(GAP_BUCKETS, 8)))
+    network.repeats.assign(np.arange(REPEAT_CLASSES) + 1.0)
     model = LstmModel(vocabulary, LstmWeights.of(network, len(vocabulary)), longest=5)
     recent = np.array([[3, 1, 4, -1, -1, -1], [2, -1, -1, -1, -1, -1], [5, 6, 7, 8, 9, 10]], dtype=np.int32)
     times_ms = np.array([[70_000, 9_000, 4_000, -1, -1, -1], [5, -1, -1, -1, -1, -1], [9, 8, -1, 6, 5, 4]])
@@ -83,6 +86,9 @@ def test_the_arrays_score_as_the_network_does(embeddings):
     queries = ops.convert_to_numpy(network.queries({"rows": rows, "gaps": gaps}))[np.arange(3), lengths - 1]
     vectors = ops.convert_to_numpy(network.item_vectors(np.arange(len(vocabulary))))
     expected = queries @ vectors.T + ops.convert_to_numpy(network.bias.value)
+    for row, ages in enumerate(({3: 0, 1: 1, 4: 2}, {2: 0}, {5: 0, 6: 1, 7: 2, 8: 3, 9: 4})):
+        for item, age in ages.items():
+            expected[row, item] += REPEAT_SCALE * (age + 1)
     assert model.scores_in_time(recent, times_ms) == pytest.approx(expected, abs=1e-5)
     assert model.scores(recent) == pytest.approx(model.scores_in_time(recent, np.full(recent.shape, -1)))
     assert not np.allclose(model.scores(recent)[0], expected[0], atol=1e-3)
@@ -111,14 +117,24 @@ def test_it_learns_from_pauses(embeddings):
 
 def test_the_sampled_loss_estimates_the_full_one(embeddings):
     """With every product sampled many times, log-q makes the sampled softmax the full one."""
-    rows = np.array([[0, 3, 5], [7, 2, -1]], dtype=np.int32)
-    counts, inputs = embeddings.counts, {"rows": rows, "gaps": np.zeros_like(rows)}
-    inputs["targets"] = np.array([[3, 5, 1], [2, 9, -1]], dtype=np.int32)
-    nothing = Catalogue.unknown(len(counts))
-    full = np.asarray(build_network(embeddings.unit_vectors, counts, nothing, CONFIG)(inputs))
+    rows = np.array([[0, 3, 0], [7, 2, -1]], dtype=np.int32)
+    counts, inputs = embeddings.counts, {"rows": rows, "gaps": np.zeros_like(rows), "seen": seen_classes(rows)}
+    inputs["targets"] = np.array([[3, 0, 3], [2, 9, -1]], dtype=np.int32)  # with two returns
+    nothing, worth = Catalogue.unknown(len(counts)), np.linspace(-0.2, 0.2, REPEAT_CLASSES)
+
+    def losses(config, given):
+        network = build_network(embeddings.unit_vectors, counts, nothing, config)
+        network.repeats.assign(worth)
+        return network, np.asarray(network(given))
+
+    network, full = losses(CONFIG, inputs)
     few = replace(CONFIG, full_softmax_up_to=0, samples=40_000)
     drawn = Sampler(counts, few.samples, few.sample_power).draw(np.random.default_rng(0))
-    sampled = np.asarray(build_network(embeddings.unit_vectors, counts, nothing, few)({**inputs, **drawn}))
+    _, sampled = losses(few, {**inputs, **drawn})
+    model = LstmModel(embeddings.vocabulary, LstmWeights.of(network, len(counts)), longest=5)
+    scores = model.scores(np.array([[0, -1, -1], [3, 0, -1], [0, 3, 0]], dtype=np.int32))
+    by_hand = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(3), [3, 0, 3]]
+    assert full[0] == pytest.approx(by_hand, abs=1e-4)
     assert full[1, 2] == sampled[1, 2] == 0
     assert sampled == pytest.approx(full, abs=0.05)
 

@@ -10,7 +10,8 @@ import pytest
 from bigger_boat.ml.golden import compare_golden
 from bigger_boat.ml.hybrid_export import load_lstm
 from bigger_boat.ml.hybrid_recommender import HybridConfig
-from bigger_boat.ml.network_fitting import Fitted, LstmConfig
+from bigger_boat.ml.lstm_recommender import LstmConfig
+from bigger_boat.ml.network_fitting import Fitted
 from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
 from bigger_boat.ml.prodb_recommender import ProdbConfig
 from bigger_boat.ml.ranking import EventSession
@@ -128,7 +129,7 @@ def test_the_hybrid_fitted_again_on_all_days_keeps_epochs_and_weights(folder, ca
 
 def test_a_configuration_of_another_version_is_fitted_on_the_training_days(folder, candidates):
     task = RecommendationTask(folder)
-    configuration = configuration_of("lstm", PROD2VEC, lstm=replace(LSTM, epochs=1))
+    configuration = configuration_of("lstm", PROD2VEC, lstm=replace(LSTM, epochs=1, units=4))
     rival, chosen = task.fit_configuration(configuration)
     assert chosen == {"epochs": 1}
     comparison = task.compare(task.load(candidates["lstm"]), rival)
