@@ -98,7 +98,7 @@ def up(settings: Settings, before_start: Callable[[], object]) -> None:
 
 
 def _keep_running(command: list[str], before_start: Callable[[], object]) -> None:
-    """Run a command until it is told to stop or ends well; start it again where it does not, a few times."""
+    """Run a command until it is told to stop; where it ends by itself, start it again, a few times."""
     process: subprocess.Popen | None = None
     told: list[bool] = []
     began: list[float] = []
@@ -116,11 +116,11 @@ def _keep_running(command: list[str], before_start: Callable[[], object]) -> Non
         if told:  # while it was being started
             process.terminate()
         try:
-            code = process.wait()
+            process.wait()  # its exit code is 0, whatever ended it
         except KeyboardInterrupt:  # the process got it, too
             process.wait()
             return
-        if told or code == 0:
+        if told:
             return
         say("  [yellow]The web UI ended by itself[/yellow] (one of its processes was killed?); it is started again.")
     raise ServerError("The web UI ends again and again by itself.", "The lines above say why.")

@@ -18,5 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--histories N``: how many random histories of landings, corrections and runs the slow test of healing tries."""
+    """``--histories N``: how many random histories of landings, corrections and runs the slow test of healing tries.
+
+    ``--kills N``: how often the slow test of the web UI kills its daemon or one of its runs.
+    """
+    parser.addoption("--kills", type=int, default=3, help="how often daemon or runs are killed (default: 3)")
     parser.addoption("--histories", type=int, default=40, help="random histories of days that heal (default: 40)")

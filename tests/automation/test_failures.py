@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import dagster as dg
 import pytest
 
-from bigger_boat.automation.failures import alert_of
+from bigger_boat.automation.failures import alert_of, serving_version
 from bigger_boat.automation.runner import PROCESS_TAG
 from bigger_boat.resources import alerts as alerts_module
 from bigger_boat.resources.alerts import LONGEST_TEXT, Alert, Alerts
@@ -74,6 +74,16 @@ def test_what_goes_on_serving_and_why_the_run_was_asked_for_is_told(instance):
         "Asked for because: intent: retrains, 8 new days.",
         "intent: version v7 goes on serving.",
     )
+
+
+def test_after_a_rollback_the_earlier_version_goes_on_serving(instance):
+    report = instance.report_runless_asset_event
+    report(dg.AssetMaterialization("intent_endpoint", metadata={"version": "v7"}))
+    report(dg.AssetObservation("intent_endpoint", metadata={"version": "v6", "action": "rolled back"}))
+    report(dg.AssetObservation("intent_endpoint", metadata={"challenger": "v8"}))
+    assert serving_version(instance, "intent") == "v6"
+    report(dg.AssetMaterialization("intent_endpoint", metadata={"version": "v9"}))
+    assert serving_version(instance, "intent") == "v9"
 
 
 @pytest.mark.parametrize("tags", [{PROCESS_TAG: "{}"}, {"dagster/will_retry": "true"}])

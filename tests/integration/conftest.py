@@ -57,7 +57,8 @@ def shop(snapshot, tmp_path) -> Iterator[Shop]:
 def live(snapshot, tmp_path_factory) -> Iterator[Shop]:
     """A copy whose server runs, in a process of its own; each test leaves it as it was. ``live.url`` is its address."""
     shop = copy_shop(snapshot, tmp_path_factory.mktemp("live") / "shop")
-    server = start_cli(shop.root, "serve", "--port", str(shop.settings.port))
+    with (shop.root / "server.txt").open("w") as said:  # a pipe that nobody reads would be full some day
+        server = start_cli(shop.root, "serve", "--port", str(shop.settings.port), out=said)
     shop.url = f"http://127.0.0.1:{shop.settings.port}"
     try:
         client.wait_until_up(shop.url)
@@ -65,7 +66,6 @@ def live(snapshot, tmp_path_factory) -> Iterator[Shop]:
     finally:
         local_server.stop(shop.settings.endpoints_dir)
         server.wait(30)
-        server.stdout.close()
         shop.instance.dispose()
 
 

@@ -37,10 +37,10 @@ STATS = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { asse
 
 
 class WebUI:
-    """A running web UI at ``url``; ``log``: the file of what it and its daemon say."""
+    """A running web UI at ``url``; ``log``: the file of what it and its daemon say; ``pid``: of ``bigger-boat up``."""
 
-    def __init__(self, url: str, log: Path):
-        self.url, self.log = url, log
+    def __init__(self, url: str, log: Path, pid: int):
+        self.url, self.log, self.pid = url, log, pid
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Send a query; return the first field of its data."""
@@ -116,7 +116,7 @@ def web_ui(root: Path, **settings: str) -> Iterator[WebUI]:
         process = subprocess.Popen(
             command, env=environment(root, BIGGER_BOAT_UI_PORT=str(port), **settings), stdout=out, stderr=out
         )
-    ui = WebUI(f"http://127.0.0.1:{port}", log)
+    ui = WebUI(f"http://127.0.0.1:{port}", log, process.pid)
     try:
         ui.wait(lambda: _is_up(ui, process))
         yield ui

@@ -128,12 +128,12 @@ def environment(root: Path, **settings: str) -> dict[str, str]:
     return {**os.environ, **own, **settings}
 
 
-def start_cli(root: Path, *arguments: str, **settings: str) -> subprocess.Popen:
-    """Start ``bigger-boat`` as a process; standard error goes with standard output."""
+def start_cli(root: Path, *arguments: str, out: Any = subprocess.PIPE, **settings: str) -> subprocess.Popen:
+    """Start ``bigger-boat`` as a process; standard error goes with standard output to ``out``."""
     return subprocess.Popen(
         [sys.executable, "-m", "bigger_boat.cli", *arguments],
         env=environment(root, **settings),
-        stdout=subprocess.PIPE,
+        stdout=out,
         stderr=subprocess.STDOUT,
         text=True,
     )
