@@ -22,5 +22,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
     ``--kills N``: how often the slow test of the web UI kills its daemon or one of its runs.
     """
-    parser.addoption("--kills", type=int, default=3, help="how often daemon or runs are killed (default: 3)")
+    parser.addoption("--kills", type=int, default=2, help="how often a run, then the daemon are killed (default: 2)")
     parser.addoption("--histories", type=int, default=40, help="random histories of days that heal (default: 40)")
