@@ -5,10 +5,13 @@ from bigger_boat.resources.batch_job import StepNeeds
 from bigger_boat.resources.batch_launcher import BatchCompute, HereCompute
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.endpoint_host import EndpointHost, LocalEndpointHost
+from bigger_boat.resources.gateway_api import GatewayApi
 from bigger_boat.resources.landing_zone import LandingZone
-from bigger_boat.resources.public_api import LocalPublicApi
+from bigger_boat.resources.public_api import LocalPublicApi, PublicApi
 from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage
+from bigger_boat.resources.sagemaker_endpoint import EndpointShape
+from bigger_boat.resources.sagemaker_host import SageMakerHost
 from bigger_boat.resources.snowflake_warehouse import SnowflakeWarehouse
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage, Storage
 from bigger_boat.resources.tracking import Tracking
@@ -16,7 +19,7 @@ from bigger_boat.resources.training import Training
 from bigger_boat.resources.twin import DuckDBTwin
 from bigger_boat.settings import Settings
 
-TOLD = ("profile", "size", "start_date", "end_date", "tracking", "storage", "storage_kms_key")
+TOLD = ("profile", "size", "start_date", "end_date", "tracking", "storage", "storage_kms_key", "endpoint_prefix")
 """Settings of this process that its jobs get, too: no secrets, no paths of this machine."""
 
 
@@ -25,19 +28,34 @@ def build_resources(settings: Settings) -> dict[str, object]:
     return PROFILES[settings.profile](settings)
 
 
-def endpoint_host(settings: Settings) -> LocalEndpointHost:
+def endpoint_host(settings: Settings) -> EndpointHost:
     """Return where versions are published, for use outside of Dagster."""
+    if settings.profile == "aws":
+        return _sagemaker(settings)
     return LocalEndpointHost(
         endpoints_dir=str(settings.endpoints_dir), port=settings.port, keep_versions=settings.keep_versions
     )
 
 
+def public_api(settings: Settings) -> PublicApi:
+    """Return what the shop calls."""
+    if settings.profile == "local":
+        return LocalPublicApi(endpoints_dir=str(settings.endpoints_dir), port=settings.port)
+    return GatewayApi(
+        storage=_s3(settings),
+        stack_name=settings.api_stack,
+        endpoint_prefix=settings.endpoint_prefix,
+        template=str(settings.deploy_dir / "api.yaml"),
+        allowed_origins=settings.allowed_origins,
+        ask_for_key=settings.api_asks_for_key,
+        requests_per_second=settings.api_requests_per_second,
+        own_url=settings.api_url,
+    )
+
+
 def storage(settings: Settings) -> Storage:
     """Return where data sets, embeddings, bundles and reports are, for use outside of Dagster."""
-    base_dir = str(settings.data_dir)
-    if settings.profile == "local":
-        return LocalStorage(base_dir=base_dir)
-    return S3Storage(base_dir=base_dir, root=settings.storage, kms_key=settings.storage_kms_key)
+    return _s3(settings) if settings.profile == "aws" else LocalStorage(base_dir=str(settings.data_dir))
 
 
 def alerts(settings: Settings) -> Alerts:
@@ -64,7 +82,7 @@ def dbt(settings: Settings) -> DbtInProcess:
 
 
 def _local(settings: Settings) -> dict[str, object]:
-    """Return the roles that both profiles have; the warehouse is the profile's own."""
+    """Return the roles that both profiles have, each by the profile's own adapter."""
     return {
         "landing_zone": LandingZone(path=str(settings.landing_dir)),
         "warehouse": WAREHOUSES[settings.profile](settings),
@@ -77,12 +95,12 @@ def _local(settings: Settings) -> dict[str, object]:
         "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
         "alerts": alerts(settings),
-        "public_api": LocalPublicApi(endpoints_dir=str(settings.endpoints_dir), port=settings.port),
+        "public_api": public_api(settings),
     }
 
 
 def _aws(settings: Settings) -> dict[str, object]:
-    """Snowflake, which a twin on DuckDB is held against, S3, and AWS Batch; every other role is still the local one."""
+    """Snowflake, which a twin on DuckDB is held against, S3, AWS Batch, SageMaker and API Gateway."""
     twin = DuckDBTwin(project_dir=str(settings.dbt_project_dir), memory_limit=f"{settings.memory_limit_mib}MiB")
     addresses = S3AddressIOManager(base_dir=settings.storage, kms_key=settings.storage_kms_key)
     batch = _batch(settings) if settings.remote_steps else {}
@@ -102,6 +120,29 @@ def _batch(settings: Settings) -> dict[str, object]:
         )
         for kind, gpus in (("gpu", 1), ("cpu", 0))
     }
+
+
+def _sagemaker(settings: Settings) -> SageMakerHost:
+    return SageMakerHost(
+        storage=_s3(settings),
+        role=settings.endpoint_role,
+        image=settings.serving_image,
+        prefix=settings.endpoint_prefix,
+        keep_versions=settings.keep_versions,
+        shape=EndpointShape(
+            instance_type=settings.endpoint_instance,
+            instances=settings.endpoint_instances,
+            most_instances=settings.endpoint_most_instances,
+            memory_mb=settings.endpoint_memory_mb,
+            canary_percent=settings.endpoint_canary_percent,
+            bake_s=settings.endpoint_bake_s,
+            capture_percent=settings.endpoint_capture_percent,
+        ),
+    )
+
+
+def _s3(settings: Settings) -> S3Storage:
+    return S3Storage(base_dir=str(settings.data_dir), root=settings.storage, kms_key=settings.storage_kms_key)
 
 
 def _duckdb(settings: Settings) -> DuckDBWarehouse:

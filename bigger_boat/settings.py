@@ -19,7 +19,15 @@ from bigger_boat.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 PREFIX = "BIGGER_BOAT_"
-AWS_SETTINGS = ("snowflake_account", "snowflake_user", "snowflake_warehouse", "snowflake_database", "storage")
+AWS_SETTINGS = (
+    "snowflake_account",
+    "snowflake_user",
+    "snowflake_warehouse",
+    "snowflake_database",
+    "storage",
+    "endpoint_role",
+    "serving_image",
+)
 """What the aws profile needs besides a private key."""
 
 BATCH_SETTINGS = (
@@ -61,6 +69,24 @@ class Settings(BaseSettings):
 
     storage: str = Field("", pattern="^(s3://[^/]+.*)?$", description="aws: s3://bucket/path of data sets and bundles")
     storage_kms_key: str = Field("", description="ARN of the KMS key that encrypts them; empty: the bucket's own key")
+    endpoint_role: str = Field("", description="aws: ARN of the role that SageMaker endpoints run with")
+    serving_image: str = Field("", description="aws: address of the serving image in ECR")
+    endpoint_prefix: str = Field(
+        "bigger-boat", pattern="^[a-z0-9][a-z0-9-]{0,10}$", description="aws: how names of endpoints begin"
+    )
+    endpoint_instance: str = Field("", description="aws: such as ml.m5.large; empty: serverless")
+    endpoint_instances: int = Field(1, ge=1, description="aws: instances at first, and at least")
+    endpoint_most_instances: int = Field(1, ge=1, description="aws: instances that autoscaling may start")
+    endpoint_memory_mb: int = Field(3072, description="aws: memory of a serverless endpoint, 1024 to 6144")
+    endpoint_canary_percent: int = Field(10, ge=0, le=50, description="aws: instances that take a new version first")
+    endpoint_bake_s: int = Field(
+        300, ge=0, le=3600, description="aws: how long alarms are watched before the rest, in s"
+    )
+    endpoint_capture_percent: int = Field(0, ge=0, le=100, description="aws: requests and answers kept on S3, in %")
+    api_stack: str = Field("bigger-boat-api", description="aws: name of the stack of the public API")
+    api_asks_for_key: bool = Field(False, description="aws: whether the public API asks for a key, which AWS makes")
+    api_requests_per_second: int = Field(50, ge=1, description="aws: requests that are answered in the long run")
+    api_url: str = Field("", description="aws: where the public API is, if it has a domain of its own")
     remote_steps: bool = Field(False, description="aws: run what trains as jobs of AWS Batch, not in this process")
     step_worker: bool = Field(False, description="set in those jobs: they need no settings of warehouse and queues")
     batch_prefix: str = Field("", description="s3://bucket/path for the messages between this process and its jobs")
@@ -122,6 +148,10 @@ class Settings(BaseSettings):
     @property
     def dbt_state_dir(self) -> Path:
         return self.data_dir / "dbt"
+
+    @property
+    def deploy_dir(self) -> Path:
+        return PROJECT_DIR / "deploy"
 
     @property
     def dbt_project_dir(self) -> Path:

@@ -75,9 +75,11 @@ def test_the_aws_profile_lists_at_once_all_that_is_missing(clean):
         load_settings(env_file=None)
     missing = ("ACCOUNT", "WAREHOUSE", "DATABASE", "PRIVATE_KEY_PATH (or BIGGER_BOAT_SNOWFLAKE_PRIVATE_KEY)")
     listed = [f"BIGGER_BOAT_SNOWFLAKE_{name}" for name in missing]
-    listed = ", ".join([*listed[:3], "BIGGER_BOAT_STORAGE", listed[3]])
+    of_aws = [f"BIGGER_BOAT_{name}" for name in ("STORAGE", "ENDPOINT_ROLE", "SERVING_IMAGE")]
+    listed = ", ".join([*listed[:3], *of_aws, listed[3]])
     assert error.value.message == f"The aws profile needs settings that are missing: {listed}."
-    clean.setenv("BIGGER_BOAT_STORAGE", "s3://boat/shop")
+    for name, value in zip(of_aws, ("s3://boat/shop", "arn:role", "image:1"), strict=True):
+        clean.setenv(name, value)
     for name in ("ACCOUNT", "WAREHOUSE", "DATABASE", "PRIVATE_KEY"):
         clean.setenv(f"BIGGER_BOAT_SNOWFLAKE_{name}", name.lower())
     settings = load_settings(env_file=None)

@@ -67,6 +67,9 @@ def find_version(version: str, storage: Storage, endpoint_host: EndpointHost, na
     written = {path.parent.name: path for path in storage.folder("bundles").glob(pattern)}
     found = {**written, **published}
     if version not in found:
+        for one in names:
+            if path := endpoint_host.bundle(one, version):
+                return path
         known = ", ".join(sorted(found)[-5:]) or "none"
         of = f" of {name}" if name else ""
         raise BundleError(

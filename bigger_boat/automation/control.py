@@ -80,7 +80,7 @@ def event_of(
         "reason": reason or "none was given",
         "by": by,
         **serving_metadata(read_bundle(directory), result, endpoint_host),
-        "version_before": change.before.name if change.before else "none",
+        "version_before": read_bundle(change.before).version if change.before else "none",
         **changes_metadata(change.before, directory, storage),
     }
     return dg.AssetObservation(f"{result.name}_endpoint", metadata=metadata)

@@ -16,6 +16,7 @@ _REGION = "The bucket is in another region: set AWS_DEFAULT_REGION to it."
 _HINTS = {
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
+    "ResourceLimitExceeded": "Ask Service Quotas for more of what AWS names, or choose another kind of machine.",
     "403": _DENIED,
     "ExpiredToken": _LOGIN,
     "InvalidAccessKeyId": _LOGIN,

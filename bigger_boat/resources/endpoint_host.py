@@ -130,6 +130,10 @@ class EndpointHost(dg.ConfigurableResource, ABC):
         """Return the directories of published versions that lie on this machine, oldest first."""
         return []
 
+    def bundle(self, name: str, version: str) -> Path | None:
+        """Return the directory of a published version, brought to this machine if need be; None where it is not."""
+        return next((path for path in self.versions(name) if path.name == version), None)
+
     def serving_since(self, name: str) -> str | None:  # noqa: ARG002
         """Return since when the incumbent serves (ISO 8601, UTC), None where that is not known."""
         return None
@@ -137,6 +141,10 @@ class EndpointHost(dg.ConfigurableResource, ABC):
     def ask(self, name: str, request: Mapping[str, Any], api_key: str | None = None) -> dict[str, Any]:
         """Return what the endpoint answers to a shop. Raises RequestError or ServerError where it does not."""
         return post_invocations(self.url, name, request, api_key=api_key)
+
+    @abstractmethod
+    def sweep(self, name: str) -> list[str]:
+        """Remove all but the newest ``keep_versions`` versions and those that serve; return which. ``publish`` does."""
 
     def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
         """Start a private server for the bundle, ask it over HTTP, stop it; return the predictions, request by request.
@@ -184,7 +192,7 @@ class LocalEndpointHost(EndpointHost):
                 if self.challenger(name) == bundle.version:
                     published.set_challenger(None)  # it has won
         result = self._await(published, bundle.version)
-        _sweep(published, self.keep_versions)
+        self.sweep(name)
         return result
 
     def rollback(self, name: str, version: str | None = None) -> PublishResult:
@@ -258,6 +266,10 @@ class LocalEndpointHost(EndpointHost):
         """Return since when the incumbent serves; None if no server has loaded it yet."""
         told = self._published(name).serving() or {}
         return told.get("since") if told.get("version") == self.serving_version(name) else None
+
+    def sweep(self, name: str) -> list[str]:
+        """Remove old versions' directories."""
+        return _sweep(self._published(name), self.keep_versions)
 
     def _published(self, name: str) -> PublishedEndpoint:
         return PublishedEndpoint(Path(self.endpoints_dir), name)
@@ -362,16 +374,18 @@ def _copy_synced(source: str, target: str) -> str:
     return target
 
 
-def _sweep(published: PublishedEndpoint, keep: int) -> None:
-    """Remove all but the newest ``keep`` versions and those that serve, served last, or should serve."""
+def _sweep(published: PublishedEndpoint, keep: int) -> list[str]:
+    """Remove all but the newest ``keep`` versions and those that serve, served last, or should serve; return which."""
     with published.locked():
         wanted = published.challenger()
         needed = {published.current(), published.serving_version(), wanted.version if wanted else None}
         others = [version for version in published.list_versions() if version not in needed]
-        for version in others[: max(0, len(others) - keep)]:
+        swept = others[: max(0, len(others) - keep)]
+        for version in swept:
             doomed = published.versions / f".swept-{uuid.uuid4().hex[:8]}"
             os.rename(published.path_of(version), doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+    return swept
 
 
 def _earlier_version(published: PublishedEndpoint, current: str | None) -> str:

@@ -63,8 +63,12 @@ class ObjectStore:
 
     def write_text(self, path: str, text: str) -> None:
         """Replace a small object; readers see the old or the new one."""
+        self.write_bytes(path, text.encode())
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Replace a small object; readers see the old or the new one."""
         with self._named("written", path):
-            self.root.fs.pipe_file(self._address(path), text.encode())
+            self.root.fs.pipe_file(self._address(path), content)
 
     def files(self, version: str) -> dict[str, dict[str, Any]] | None:
         """Return the list of files of a version (``bytes``, ``sha256`` by name), None where the version is not."""

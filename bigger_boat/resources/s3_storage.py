@@ -27,6 +27,12 @@ class S3Storage(Storage):
         """The objects."""
         return object_store(self.root, self.kms_key)
 
+    @property
+    def bucket_and_path(self) -> tuple[str, str]:
+        """Return the bucket, and the path in it with a slash at its end ("" for the bucket itself)."""
+        bucket, _, path = self.root.removeprefix("s3://").partition("/")
+        return bucket, f"{path.strip('/')}/" if path.strip("/") else ""
+
     def publish(self, path: Path) -> str:
         """Upload the version that ``path`` lies in. Raises CloudError, and FileExistsError for another content."""
         address = self.address(path)

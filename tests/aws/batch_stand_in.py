@@ -98,11 +98,11 @@ class Refusal:
     def answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         self.times -= 1
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if self.service == "s3":
-            body = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
-        else:
-            body = json.dumps({"__type": self.code, "message": self.message})
-        kind = "application/xml" if self.service == "s3" else "application/x-amz-json-1.1"
+        said = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
+        as_json = json.dumps({"__type": self.code, "message": self.message})
+        is_query = self.service in ("cloudformation", "cloudwatch", "iam", "sts")
+        body = said if self.service == "s3" else f"<ErrorResponse>{said}</ErrorResponse>" if is_query else as_json
+        kind = "application/x-amz-json-1.1" if body is as_json else "application/xml"
         start_response(f"{self.status} refused", [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body.encode()]
 

@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
 
 from batch_stand_in import CREDENTIALS, StandIn, stand_in
+from sagemaker_stand_in import Endpoints, sagemaker
 
 PLANTED = "planted-4711-secret"
 
@@ -23,4 +24,11 @@ def aws(tmp_path_factory) -> Iterator[StandIn]:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": running.url, "AWS_SECRET_ACCESS_KEY": PLANTED}.items():
             patch.setenv(name, value)
         patch.setenv("SNOWFLAKE_PRIVATE_KEY_OF_THIS_MACHINE", PLANTED)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ends(aws) -> Iterator[Endpoints]:
+    """The stand-in's SageMaker endpoints."""
+    with sagemaker(aws) as running:
         yield running

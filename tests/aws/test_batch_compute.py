@@ -17,6 +17,7 @@ from bigger_boat.settings import Settings, load_settings
 
 KEYS = ("gpu_compute", "cpu_compute")
 SNOWFLAKE = {f"snowflake_{name}": name for name in ("account", "user", "warehouse", "database", "private_key")}
+OF_AWS = {"storage": "s3://b/p", "endpoint_role": "arn:role", "serving_image": "image:1"}
 BATCH = {
     "batch_prefix": "s3://boat/steps",
     "batch_gpu_queue": "gpu",
@@ -49,6 +50,7 @@ def test_the_switch_sends_steps_to_their_queues_and_tells_jobs_what_may_be_told(
     assert gpu.compute.prefix == cpu.compute.prefix == "s3://boat/steps"
     assert gpu.compute.needs.environment == {
         "BIGGER_BOAT_PROFILE": "aws",
+        "BIGGER_BOAT_ENDPOINT_PREFIX": "bigger-boat",
         "BIGGER_BOAT_SIZE": "quick",
         "BIGGER_BOAT_START_DATE": "2026-10-01",
         "BIGGER_BOAT_TRACKING": "off",
@@ -60,8 +62,8 @@ def test_the_switch_without_settings_fails_at_once_with_all_that_is_missing(monk
     for name, value in {
         "profile": "aws",
         "remote_steps": "true",
-        "storage": "s3://b/p",
         "batch_gpu_queue": "gpu",
+        **OF_AWS,
         **SNOWFLAKE,
     }.items():
         monkeypatch.setenv(f"BIGGER_BOAT_{name.upper()}", value)

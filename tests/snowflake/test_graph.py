@@ -226,6 +226,8 @@ def aws(server, bucket, key_file, landed, tmp_path) -> dict[str, str]:
         "BIGGER_BOAT_DATA_DIR": str(tmp_path),
         "BIGGER_BOAT_START_DATE": FIRST,
         "BIGGER_BOAT_STORAGE": f"s3://{bucket.name}/boat",
+        "BIGGER_BOAT_ENDPOINT_ROLE": "arn:aws:iam::123456789012:role/endpoint",
+        "BIGGER_BOAT_SERVING_IMAGE": "serving:1",
         **{f"BIGGER_BOAT_SNOWFLAKE_{name}": value for name, value in snowflake.items()},
     }
 

@@ -1,0 +1,292 @@
+"""One SageMaker endpoint: its versions, which are models, its configurations, how it stands, and what it answers.
+
+Belongs here: what is asked of SageMaker, each step safe to repeat. What belongs elsewhere: alarms and autoscaling
+(``sagemaker_guards.py``), the order of things (``sagemaker_host.py``).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from bigger_boat.errors import CloudError
+from bigger_boat.resources.aws import aws_client, aws_in_words
+
+VARIANT = "AllTraffic"
+TAG = "bigger-boat:"
+"""How the names of our tags begin."""
+
+MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+_VERSION = re.compile(r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{8}")
+_NOT_IN_A_TAG = re.compile(r"[^\w .:/=+@-]")
+_LONGEST_TAG = 256
+
+
+class EndpointShape(dg.Config):
+    """What a version runs on. With ``instance_type`` "" it is serverless."""
+
+    instance_type: str = Field("", description="such as ml.m5.large; empty: serverless")
+    instances: int = Field(1, ge=1, description="instances at first, and at least")
+    most_instances: int = Field(
+        1, ge=1, description="instances that autoscaling may start; the same number: no scaling"
+    )
+    invocations_per_instance: int = Field(1000, ge=1, description="requests a minute that one instance should take")
+    memory_mb: int = Field(3072, description="serverless: memory, 1024 to 6144 in steps of 1024")
+    concurrency: int = Field(5, ge=1, le=200, description="serverless: requests answered at once")
+    canary_percent: int = Field(
+        10, ge=0, le=50, description="instances that take a new version first, if there are several; 0: all"
+    )
+    bake_s: int = Field(300, ge=0, le=3600, description="how long the alarms are watched before the rest follows, in s")
+    capture_percent: int = Field(0, ge=0, le=100, description="requests and answers that are kept on S3, in %")
+    capture_root: str = Field("", description="s3://bucket/path for them")
+    start_timeout_s: int = Field(600, ge=60, le=3600, description="longest time until a container answers, in s")
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """How an endpoint stands, by SageMaker's own words; ``status`` "" means that there is none."""
+
+    status: str = ""
+    config: str = ""
+    reason: str = ""
+
+    @property
+    def is_moving(self) -> bool:
+        return self.status in MOVING
+
+    @property
+    def serves(self) -> bool:
+        """Whether a version answers; one that serves goes on while another is on its way."""
+        return self.status not in ("", "Creating", "Failed", "Deleting", "OutOfService")
+
+
+class SageMakerEndpoint:
+    """An endpoint ``name`` in this account and region. Methods raise CloudError with what AWS said, and what to do."""
+
+    def __init__(self, name: str, role: str, image: str, shape: EndpointShape):
+        self.name, self.role, self.image, self.shape = name, role, image, shape
+
+    def state(self) -> EndpointState:
+        """Return how it stands now."""
+        endpoint = self._get("Endpoint", endpoint_name=self.name)
+        if endpoint is None:
+            return EndpointState()
+        return EndpointState(endpoint.endpoint_status, endpoint.endpoint_config_name, _text(endpoint.failure_reason))
+
+    def versions(self) -> list[str]:
+        """Return the versions that are there, oldest first."""
+        found = []
+        with self._named("versions cannot be listed"):
+            for page in _client().get_paginator("list_models").paginate(NameContains=self.name):
+                found += [each["ModelName"].removeprefix(f"{self.name}-") for each in page["Models"]]
+        return sorted(version for version in found if _VERSION.fullmatch(version))
+
+    def add_version(self, version: str, model_data: str, tags: Mapping[str, str]) -> None:
+        """Make the model of a version: image and ``model.tar.gz``."""
+        from sagemaker.core.resources import Model
+        from sagemaker.core.shapes import ContainerDefinition
+
+        if self._get("Model", model_name=self._model(version)) is not None:
+            return
+        container = ContainerDefinition(image=self.image, model_data_url=model_data)
+        with self._named(f"version {version} cannot be added"):
+            Model.create(
+                model_name=self._model(version),
+                primary_container=container,
+                execution_role_arn=self.role,
+                tags=_tags(tags),
+                **_session(),
+            )
+
+    def add_config(self, version: str) -> str:
+        """Make the configuration that runs a version in the present shape; return its name."""
+        from sagemaker.core.resources import EndpointConfig
+
+        shape = hashlib.sha256(json.dumps(self.shape.model_dump(), sort_keys=True).encode()).hexdigest()[:6]
+        name = f"{self._model(version)}-{shape}"
+        if self._get("EndpointConfig", endpoint_config_name=name) is None:
+            with self._named(f"the configuration of version {version} cannot be made"):
+                EndpointConfig.create(
+                    endpoint_config_name=name,
+                    production_variants=[self._variant(version)],
+                    tags=_tags({"version": version}),
+                    **({"data_capture_config": self._capture()} if self._captures else {}),
+                    **_session(),
+                )
+        return name
+
+    def go_to(self, config: str, alarms: list[str]) -> None:
+        """Create the endpoint with a configuration, or update it in place; returns at once."""
+        from sagemaker.core.resources import Endpoint
+
+        endpoint = self._get("Endpoint", endpoint_name=self.name)
+        with self._named("it cannot be brought to another version; what serves goes on serving"):
+            if endpoint is None:
+                Endpoint.create(endpoint_name=self.name, endpoint_config_name=config, tags=_tags({}), **_session())
+                return
+            endpoint.endpoint_config_name = config
+            if self.shape.instance_type:
+                endpoint.update(
+                    retain_all_variant_properties=self.shape.most_instances > self.shape.instances,
+                    deployment_config=self._deployment(alarms),
+                )
+            else:
+                endpoint.update()
+
+    def delete(self) -> None:
+        """End the endpoint; its versions stay."""
+        if endpoint := self._get("Endpoint", endpoint_name=self.name):
+            with self._named("it cannot be deleted"):
+                endpoint.delete()
+
+    def remove_version(self, version: str) -> None:
+        """Delete a version's model and configurations; its files stay."""
+        with self._named(f"version {version} cannot be removed"):
+            pages = _client().get_paginator("list_endpoint_configs").paginate(NameContains=self._model(version))
+            for name in [each["EndpointConfigName"] for page in pages for each in page["EndpointConfigs"]]:
+                _client().delete_endpoint_config(EndpointConfigName=name)
+            _client().delete_model(ModelName=self._model(version))
+
+    def tags(self, version: str) -> dict[str, str]:
+        """Return our tags of a version; none where the version is not."""
+        model = self._get("Model", model_name=self._model(version))
+        if model is None:
+            return {}
+        with self._named(f"the tags of version {version} cannot be read"):
+            pages = _client().get_paginator("list_tags").paginate(ResourceArn=model.model_arn)
+            found = {each["Key"]: each["Value"] for page in pages for each in page["Tags"]}
+        return {key.removeprefix(TAG): value for key, value in found.items() if key.startswith(TAG)}
+
+    def tag(self, version: str, key: str, value: str | None) -> None:
+        """Set a tag of a version, or remove it (None)."""
+        model = self._get("Model", model_name=self._model(version))
+        with self._named(f"the tags of version {version} cannot be changed"):
+            if model is not None and value is None:
+                _client().delete_tags(ResourceArn=model.model_arn, TagKeys=[TAG + key])
+            elif model is not None:
+                _client().add_tags(ResourceArn=model.model_arn, Tags=[{"Key": TAG + key, "Value": value}])
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the endpoint answers to a request of the contract, through SageMaker's runtime."""
+        with self._named("it does not answer"):
+            answer = _client("sagemaker-runtime").invoke_endpoint(
+                EndpointName=self.name, ContentType="application/json", Body=json.dumps(request).encode()
+            )
+            return json.loads(answer["Body"].read())
+
+    def version_of(self, config: str) -> str | None:
+        """Return the version that a configuration of this endpoint runs, None for one of somebody else."""
+        found = _VERSION.match(config.removeprefix(f"{self.name}-"))
+        return found.group() if found else None
+
+    @property
+    def _captures(self) -> bool:
+        return bool(self.shape.instance_type and self.shape.capture_percent)
+
+    def _model(self, version: str) -> str:
+        return f"{self.name}-{version}"
+
+    def _variant(self, version: str) -> Any:
+        from sagemaker.core.shapes import ProductionVariant, ProductionVariantServerlessConfig
+
+        shape = self.shape
+        if not shape.instance_type:
+            serverless = ProductionVariantServerlessConfig(
+                memory_size_in_mb=shape.memory_mb, max_concurrency=shape.concurrency
+            )
+            return ProductionVariant(
+                variant_name=VARIANT, model_name=self._model(version), serverless_config=serverless
+            )
+        return ProductionVariant(
+            variant_name=VARIANT,
+            model_name=self._model(version),
+            instance_type=shape.instance_type,
+            initial_instance_count=shape.instances,
+            initial_variant_weight=1.0,
+            container_startup_health_check_timeout_in_seconds=shape.start_timeout_s,
+        )
+
+    def _capture(self) -> Any:
+        from sagemaker.core.shapes import CaptureContentTypeHeader, CaptureOption, DataCaptureConfig
+
+        return DataCaptureConfig(
+            enable_capture=True,
+            initial_sampling_percentage=self.shape.capture_percent,
+            destination_s3_uri=self.shape.capture_root,
+            capture_options=[CaptureOption(capture_mode="Input"), CaptureOption(capture_mode="Output")],
+            capture_content_type_header=CaptureContentTypeHeader(json_content_types=["application/json"]),
+        )
+
+    def _deployment(self, alarms: list[str]) -> Any:
+        """Blue/green: a new fleet beside the old one; traffic moves while alarms are quiet, and back if one is not."""
+        from sagemaker.core import shapes
+
+        canary = self.shape.canary_percent if self.shape.instances > 1 else 0  # one instance cannot be split
+        size = {"canary_size": shapes.CapacitySize(type="CAPACITY_PERCENT", value=canary)} if canary else {}
+        routing = shapes.TrafficRoutingConfig(
+            type="CANARY" if canary else "ALL_AT_ONCE", wait_interval_in_seconds=self.shape.bake_s, **size
+        )
+        policy = shapes.BlueGreenUpdatePolicy(
+            traffic_routing_configuration=routing, maximum_execution_timeout_in_seconds=self.longest_update_s
+        )
+        rollback = shapes.AutoRollbackConfig(alarms=[shapes.Alarm(alarm_name=name) for name in alarms])
+        return shapes.DeploymentConfig(blue_green_update_policy=policy, auto_rollback_configuration=rollback)
+
+    @property
+    def longest_update_s(self) -> int:
+        """After which SageMaker itself goes back to the old version."""
+        return max(600, 2 * self.shape.start_timeout_s + 2 * self.shape.bake_s)
+
+    def _get(self, kind: str, **name: str) -> Any:
+        """Return a resource of sagemaker.core, None where there is none."""
+        from botocore.exceptions import ClientError
+        from sagemaker.core import resources
+
+        with self._named(f"its {kind} cannot be looked up"):
+            try:
+                return getattr(resources, kind).get(**name, **_session())
+            except ClientError as error:
+                said = error.response["Error"]
+                if said["Code"] == "ValidationException" and "Could not find" in said.get("Message", ""):
+                    return None
+                raise
+
+    def _named(self, what: str) -> Any:
+        return aws_in_words(f"Endpoint {self.name}: {what}")
+
+
+@lru_cache(maxsize=1)
+def _session() -> dict[str, Any]:
+    """Return the session that sagemaker.core is given with every call. Raises CloudError without a region."""
+    import boto3
+    from sagemaker.core.utils import utils
+
+    # sagemaker-core 2.27 sends MemorySizeInMb, which SageMaker refuses; goes when it does not
+    utils.SPECIAL_SNAKE_TO_PASCAL_MAPPINGS["memory_size_in_mb"] = "MemorySizeInMB"
+    session = boto3.Session()
+    if not session.region_name:
+        raise CloudError("There is no AWS region.", "Set AWS_DEFAULT_REGION.")
+    return {"session": session, "region": session.region_name}
+
+
+@lru_cache(maxsize=2)
+def _client(service: str = "sagemaker") -> Any:
+    return aws_client(service)
+
+
+def _tags(values: Mapping[str, str]) -> list[Any]:
+    from sagemaker.core.shapes import Tag
+
+    ours = {"app": "bigger-boat", **{TAG + key: value for key, value in values.items() if value}}
+    return [Tag(key=key, value=_NOT_IN_A_TAG.sub("_", value)[:_LONGEST_TAG]) for key, value in ours.items()]
+
+
+def _text(value: Any) -> str:
+    """Return a text of sagemaker.core, "" for its mark of what was not set."""
+    return value if isinstance(value, str) else ""

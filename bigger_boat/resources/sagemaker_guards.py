@@ -1,0 +1,68 @@
+"""What watches a SageMaker endpoint: alarms that end a bad update, and autoscaling. Each call may be repeated.
+
+What belongs elsewhere: the endpoint itself (``sagemaker_endpoint.py``).
+"""
+
+from bigger_boat.resources.aws import aws_client, aws_in_words
+from bigger_boat.resources.sagemaker_endpoint import VARIANT, EndpointShape
+
+ERRORS_A_MINUTE = 5
+LATENCY_US = 2_000_000
+"""SageMaker counts a model's latency in microseconds: p90 of a minute above this is an alarm."""
+
+_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+
+
+def put_alarms(endpoint: str) -> list[str]:
+    """Make the alarms of an endpoint, by which SageMaker goes back to the old version; return their names."""
+    watched = [
+        {"MetricName": "Invocation5XXErrors", "Statistic": "Sum", "Threshold": ERRORS_A_MINUTE},
+        {"MetricName": "ModelLatency", "ExtendedStatistic": "p90", "Threshold": LATENCY_US},
+    ]
+    cloudwatch, names = aws_client("cloudwatch"), []
+    for metric in watched:
+        names.append(f"{endpoint}-{metric['MetricName']}")
+        with aws_in_words(f"The alarm {names[-1]} cannot be made"):
+            cloudwatch.put_metric_alarm(
+                AlarmName=names[-1],
+                AlarmDescription=f"{endpoint} answers badly; an update that is on its way is rolled back.",
+                Namespace="AWS/SageMaker",
+                Dimensions=[
+                    {"Name": "EndpointName", "Value": endpoint},
+                    {"Name": "VariantName", "Value": VARIANT},
+                ],
+                Period=60,
+                EvaluationPeriods=1,
+                ComparisonOperator="GreaterThanOrEqualToThreshold",
+                TreatMissingData="notBreaching",
+                **metric,
+            )
+    return names
+
+
+def put_scaling(endpoint: str, shape: EndpointShape) -> bool:
+    """Let the number of instances follow the requests, if the shape says so; return whether it does."""
+    if not shape.instance_type or shape.most_instances <= shape.instances:
+        return False
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}",
+        "ScalableDimension": _DIMENSION,
+    }
+    scaling = aws_client("application-autoscaling")
+    with aws_in_words(f"The autoscaling of endpoint {endpoint} cannot be set"):
+        scaling.register_scalable_target(**target, MinCapacity=shape.instances, MaxCapacity=shape.most_instances)
+        scaling.put_scaling_policy(
+            **target,
+            PolicyName=f"{endpoint}-by-requests",
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration={
+                "TargetValue": float(shape.invocations_per_instance),
+                "PredefinedMetricSpecification": {
+                    "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance",
+                },
+                "ScaleInCooldown": 300,
+                "ScaleOutCooldown": 60,
+            },
+        )
+    return True

@@ -1,0 +1,156 @@
+"""CloudFormation stacks: brought up to date by a change set, whose changes are told before they are made.
+
+What belongs elsewhere: what is in a stack (``deploy/``), its parameters (``gateway_api.py``).
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bigger_boat.errors import CloudError
+from bigger_boat.resources.aws import aws_client, aws_in_words
+
+DEPLOYMENT = "ApiDeployment"
+"""A resource whose name is made new with each change: API Gateway's deployments are snapshots."""
+
+_NOTHING = ("didn't contain changes", "No updates are to be performed")
+_UNUSABLE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "UPDATE_ROLLBACK_FAILED")
+
+
+@dataclass
+class Stack:
+    """A stack by its name. ``tell`` gets a line per change, and as the stack goes on."""
+
+    name: str
+    tell: Callable[[str], None]
+    poll_s: float = 3.0
+    timeout_s: float = 1800.0
+    client: Any = field(default_factory=lambda: aws_client("cloudformation"))
+
+    def outputs(self) -> dict[str, str]:
+        """Return what the stack says of itself; nothing where there is none."""
+        described = self._describe()
+        return {each["OutputKey"]: each["OutputValue"] for each in (described or {}).get("Outputs", [])}
+
+    def update(self, template: str, parameters: Mapping[str, str]) -> list[str]:
+        """Create or update it; return the changes, none where there were none. Raises CloudError with what failed.
+
+        A kill leaves a change set that was not made, or a stack that CloudFormation brings to its end; the next update
+        waits for that.
+        """
+        status = self._settled()
+        if status in _UNUSABLE:
+            raise CloudError(
+                f"Stack {self.name} is {status}: CloudFormation updates no such stack.",
+                f"See its events, then delete it: aws cloudformation delete-stack --stack-name {self.name}",
+            )
+        body = template.replace(DEPLOYMENT, DEPLOYMENT + _digest(template, parameters))
+        is_new = status in ("", "REVIEW_IN_PROGRESS")
+        change_set = self._propose(body, parameters, "CREATE" if is_new else "UPDATE")
+        if change_set is None:
+            return []
+        changes = [_words(each["ResourceChange"]) for each in change_set["Changes"]]
+        for change in changes:
+            self.tell(f"Stack {self.name} will {change}")
+        since = time.time()
+        with self._named("its change set cannot be made"):
+            self.client.execute_change_set(ChangeSetName=change_set["ChangeSetId"], StackName=self.name)
+        status = self._settled()
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            raise CloudError(
+                f"Stack {self.name} could not be brought up to date ({status}): {self._first_fault(since)}",
+                "CloudFormation went back to what was there before. Correct it and run again.",
+            )
+        return changes
+
+    def _propose(self, body: str, parameters: Mapping[str, str], kind: str) -> dict[str, Any] | None:
+        """Return a change set that is ready, None where nothing would change."""
+        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+        with self._named("a change set cannot be proposed"):
+            proposed = self.client.create_change_set(
+                StackName=self.name,
+                ChangeSetName=f"bigger-boat-{uuid.uuid4().hex[:12]}",
+                ChangeSetType=kind,
+                TemplateBody=body,
+                Parameters=given,
+                Capabilities=["CAPABILITY_IAM"],
+                Tags=[{"Key": "app", "Value": "bigger-boat"}],
+            )
+        while True:
+            with self._named("its change set cannot be looked at"):
+                found = self._pages(proposed["Id"])
+            if found["Status"] == "CREATE_COMPLETE" and found["Changes"]:
+                return found
+            if found["Status"] in ("CREATE_COMPLETE", "FAILED"):
+                break
+            time.sleep(self.poll_s)
+        with self._named("an empty change set cannot be deleted"):
+            self.client.delete_change_set(ChangeSetName=proposed["Id"], StackName=self.name)
+        reason = found.get("StatusReason", "")
+        if found["Status"] == "FAILED" and not any(words in reason for words in _NOTHING):
+            raise CloudError(f"Stack {self.name}: CloudFormation refuses the change: {reason}", "Correct the template.")
+        return None
+
+    def _pages(self, change_set: str) -> dict[str, Any]:
+        found = self.client.describe_change_set(ChangeSetName=change_set, StackName=self.name)
+        changes, token = found.get("Changes", []), found.get("NextToken")
+        while token:
+            more = self.client.describe_change_set(ChangeSetName=change_set, StackName=self.name, NextToken=token)
+            changes, token = changes + more["Changes"], more.get("NextToken")
+        return {**found, "Changes": changes}
+
+    def _settled(self) -> str:
+        """Wait until nothing is on its way; return its status, "" where there is no stack."""
+        began, known = time.monotonic(), ""
+        while True:
+            status = (self._describe() or {}).get("StackStatus", "")
+            if not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
+                return "" if status == "DELETE_COMPLETE" else status
+            if status != known:
+                self.tell(f"Stack {self.name} is {status}")
+                known = status
+            if time.monotonic() - began > self.timeout_s:
+                raise CloudError(
+                    f"Stack {self.name} is still {status} after {self.timeout_s:.0f} s.", "Run again later."
+                )
+            time.sleep(self.poll_s)
+
+    def _describe(self) -> dict[str, Any] | None:
+        from botocore.exceptions import ClientError
+
+        with self._named("it cannot be looked at"):
+            try:
+                return self.client.describe_stacks(StackName=self.name)["Stacks"][0]
+            except ClientError as error:
+                if (
+                    error.response["Error"]["Code"] == "ValidationError"
+                ):  # CloudFormation's way to say that there is none
+                    return None
+                raise
+
+    def _first_fault(self, since: float) -> str:
+        with self._named("its events cannot be read"):
+            events = self.client.describe_stack_events(StackName=self.name)["StackEvents"]
+        faults = [
+            f"{each['LogicalResourceId']}: {each.get('ResourceStatusReason', 'no reason')}"
+            for each in reversed(events)
+            if each.get("ResourceStatus", "").endswith("_FAILED") and each["Timestamp"].timestamp() >= since - 5
+        ]
+        return faults[0] if faults else "its events name no fault"
+
+    def _named(self, what: str) -> Any:
+        return aws_in_words(f"Stack {self.name}: {what}")
+
+
+def _digest(template: str, parameters: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([template, dict(parameters)], sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _words(change: Mapping[str, Any]) -> str:
+    """Return a change as words: what, which, and whether it is made anew."""
+    anew = " (made anew)" if change.get("Replacement") == "True" else ""
+    return f"{change['Action'].lower()} {change['LogicalResourceId']}, {change['ResourceType']}{anew}"

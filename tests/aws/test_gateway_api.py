@@ -1,0 +1,139 @@
+"""The public API at AWS: the stack by change sets, and the function as Lambda runs it."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from batch_stand_in import BUCKET, REPOSITORY
+from lambda_stand_in import Function, event, gateway, outputs_of_change_sets
+
+from bigger_boat.errors import CloudError, ServerError
+from bigger_boat.resources.gateway_api import GatewayApi
+from bigger_boat.resources.lambda_package import HANDLER, SOURCES, build_package
+from bigger_boat.resources.s3_storage import S3Storage
+from bigger_boat.serving.lambda_entry import _declined
+
+TEMPLATE = REPOSITORY / "deploy" / "api.yaml"
+PACKAGED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from bigger_boat.resources.lambda_package import build_package
+sys.stdout.buffer.write(build_package())
+"""
+
+
+def test_the_package_is_small_and_the_same_wherever_it_is_made(tmp_path):
+    package = build_package()
+    assert len(package) < 64 * 1024
+    command = [sys.executable, "-c", PACKAGED, str(REPOSITORY)]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout == package
+    with zipfile.ZipFile(BytesIO(package)) as archive:
+        assert archive.namelist() == [f"bigger_boat/{name}" for name in SOURCES]
+
+
+def test_the_template_passes_the_linter():
+    linted = subprocess.run(
+        [str(Path(sys.executable).with_name("cfn-lint")), str(TEMPLATE)], capture_output=True, text=True, check=False
+    )
+    assert linted.returncode == 0, linted.stdout
+    assert f"Handler: {HANDLER}" in TEMPLATE.read_text()
+
+
+@pytest.fixture
+def api(aws, tmp_path) -> Iterator[GatewayApi]:
+    storage = S3Storage(base_dir=str(tmp_path), root=f"s3://{BUCKET}/{tmp_path.name}")
+    with outputs_of_change_sets():
+        yield GatewayApi(storage=storage, stack_name=tmp_path.name.replace("_", "-"), template=str(TEMPLATE))
+
+
+def test_deploying_tells_the_changes_makes_them_and_does_nothing_the_second_time(api, aws, caplog):
+    assert api.url == ""
+    with pytest.raises(ServerError, match="has no API yet"):
+        api.get("x=view")
+    deployed = api.deploy()
+    assert "add Function, AWS::Lambda::Function" in deployed["changes"]
+    code = aws.client("lambda").get_function(FunctionName=api.stack_name)["Configuration"]
+    assert code["CodeSize"] == len(build_package())
+    assert code["Environment"]["Variables"] == {"ENDPOINT_PREFIX": "bigger-boat", "ALLOWED_ORIGINS": ""}
+    gateway = aws.client("apigateway")
+    [found] = [each for each in gateway.get_rest_apis()["items"] if each["name"] == api.stack_name]
+    resources = gateway.get_resources(restApiId=found["id"])["items"]
+    methods = {each["path"]: set(each.get("resourceMethods", {})) for each in resources}
+    assert methods["/v1/intent"] == methods["/v1/recommendations"] == {"POST", "OPTIONS"}
+    assert (methods["/predict"], methods["/collect"]) == ({"GET", "OPTIONS"}, {"POST"})
+    assert api.url == f"https://{found['id']}.execute-api.eu-west-1.amazonaws.com/live"
+    assert api.deploy()["changes"] == ["nothing: it is up to date"]
+
+
+def test_another_setting_changes_the_function_and_deploys_the_api_again(api, aws):
+    api.deploy()
+    changed = GatewayApi(**{**_fields(api), "allowed_origins": "https://shop.example"}).deploy()["changes"]
+    assert any(change.startswith("add ApiDeployment") for change in changed)
+    variables = aws.client("lambda").get_function(FunctionName=api.stack_name)["Configuration"]["Environment"]
+    assert variables["Variables"]["ALLOWED_ORIGINS"] == "https://shop.example"
+
+
+def _fields(api: GatewayApi) -> dict:
+    return {name: getattr(api, name) for name in ("storage", "stack_name", "template")}
+
+
+def test_what_cloudformation_refuses_is_told(api, aws):
+    refused = aws.refusing("cloudformation", "POST", "AccessDenied", 403)
+    with refused, pytest.raises(CloudError, match=f"Stack {api.stack_name}: .*AWS answered AccessDenied") as error:
+        api.deploy()
+    assert "lacks the permission" in error.value.hint
+
+
+@pytest.fixture(scope="module")
+def function(ends, tmp_path_factory):
+    variables = {"ENDPOINT_PREFIX": "nobody", "ALLOWED_ORIGINS": "https://shop.example"}
+    running = Function(build_package(), HANDLER, variables, tmp_path_factory.mktemp("function"))
+    yield running
+    running.stop()
+
+
+def test_the_function_answers_what_needs_no_model(function):
+    health = function(event("GET", "/health"))
+    assert (health["statusCode"], json.loads(health["body"])) == (200, {"status": "ok"})
+    headers = {"origin": "https://shop.example"}
+    asked = function(event("OPTIONS", "/v1/intent", headers=headers))
+    assert (asked["statusCode"], asked["headers"]["Access-Control-Allow-Origin"]) == (204, "https://shop.example")
+    assert function(event("GET", "/nowhere"))["statusCode"] == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "code"),
+    [
+        (event("GET", "/predict?x=view&session=a"), 400, "invalid_request"),
+        (event("POST", "/v1/intent", "{"), 400, "invalid_json"),
+        ({**event("POST", "/v1/intent", "%%%"), "isBase64Encoded": True}, 400, "invalid_json"),
+        (event("GET", "/v1/intent"), 405, "method_not_allowed"),
+        (event("GET", "/predict"), 503, "no_model"),
+    ],
+)
+def test_what_cannot_be_answered_says_why(function, given, status, code):
+    answer = function(given)
+    assert (answer["statusCode"], json.loads(answer["body"])["error"]["code"]) == (status, code)
+
+
+def test_the_api_is_asked_over_http(function, api):
+    with gateway(function) as url:
+        asked = GatewayApi(**_fields(api), own_url=url)
+        assert asked.url == url
+        with pytest.raises(ServerError, match=r"answered 503: .*no_model"):
+            asked.get("x=start,view")
+
+
+def test_what_a_container_refuses_is_passed_on_and_what_fails_is_not_told():
+    said = {"OriginalStatusCode": 400, "OriginalMessage": '{"error": {"code": "k_out_of_range", "message": "k."}}'}
+    declined = _declined({"Error": {"Code": "ModelError"}, **said}, "intent")
+    assert (declined.status, declined.code, declined.message) == (400, "k_out_of_range", "k.")
+    busy = _declined({"Error": {"Code": "ThrottlingException"}}, "intent")
+    assert (busy.status, busy.code) == (503, "busy")
+    for unknown in ({"OriginalStatusCode": 500, "OriginalMessage": "Traceback"}, {"OriginalStatusCode": 400}):
+        assert type(_declined({"Error": {"Code": "ModelError"}, **unknown}, "intent")) is RuntimeError
