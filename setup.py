@@ -55,6 +55,7 @@ EXTRAS = {
         "psutil>=7",  # benchmarks
         "fakesnow[server]>=0.11.4",  # answers as Snowflake does, over HTTP
         "moto[server,s3,sts]>=5.2",  # answers as AWS does
+        "cfn-lint>=1.40",  # reads deploy/*.yaml
         "schemathesis>=4",  # fuzzes the server by its own description
         "wandb>=0.21",
     ],

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -78,7 +79,7 @@ def prediction_api(
     with readable_failures():
         deployed = public_api.deploy()
         popular = read_bundle(storage.fetch(recommendation_endpoint)).golden[0]["predictions"][0]["skus"]
-        questions = [INTENT_QUESTION, f"session={','.join(popular[:2])}"]
+        questions = [INTENT_QUESTION, f"session={quote(','.join(popular[:2]), safe=',')}"]
         answers = [public_api.get(question) for question in questions]
     return dg.Output(
         public_api.url,

@@ -31,6 +31,10 @@ class Stack:
     timeout_s: float = 1800.0
     client: Any = field(default_factory=lambda: aws_client("cloudformation"))
 
+    def status(self) -> str:
+        """Return its status now, "" where there is no stack."""
+        return (self._describe() or {}).get("StackStatus", "")
+
     def outputs(self) -> dict[str, str]:
         """Return what the stack says of itself; nothing where there is none."""
         described = self._describe()
@@ -107,7 +111,7 @@ class Stack:
         """Wait until nothing is on its way; return its status, "" where there is no stack."""
         began, known = time.monotonic(), ""
         while True:
-            status = (self._describe() or {}).get("StackStatus", "")
+            status = self.status()
             if not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
                 return "" if status == "DELETE_COMPLETE" else status
             if status != known:

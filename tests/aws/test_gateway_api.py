@@ -1,6 +1,7 @@
 """The public API at AWS: the stack by change sets, and the function as Lambda runs it."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -8,15 +9,24 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from batch_stand_in import BUCKET, REPOSITORY
 from lambda_stand_in import Function, event, gateway, outputs_of_change_sets
 
 from bigger_boat.errors import CloudError, ServerError
+from bigger_boat.profiles import build_resources
+from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.gateway_api import GatewayApi
 from bigger_boat.resources.lambda_package import HANDLER, SOURCES, build_package
+from bigger_boat.resources.public_api import PublicApi
 from bigger_boat.resources.s3_storage import S3Storage
+from bigger_boat.resources.storage import Storage
 from bigger_boat.serving.lambda_entry import _declined
+from bigger_boat.settings import Settings
+
+PLANTED = "planted-4711-secret"
+"""As in ``conftest.py``, which puts it into this process's environment."""
 
 TEMPLATE = REPOSITORY / "deploy" / "api.yaml"
 PACKAGED = """
@@ -87,6 +97,35 @@ def test_what_cloudformation_refuses_is_told(api, aws):
     with refused, pytest.raises(CloudError, match=f"Stack {api.stack_name}: .*AWS answered AccessDenied") as error:
         api.deploy()
     assert "lacks the permission" in error.value.hint
+
+
+def test_no_secret_leaves_this_process(api, aws, tmp_path, caplog):
+    """Planted in every secret setting and in AWS's own variable; everything that a deployment leaves is searched."""
+    secrets = ("api_key", "snowflake_private_key", "snowflake_private_key_passphrase")
+    batch = {f"batch_{kind}_{what}": "x" for kind in ("gpu", "cpu") for what in ("queue", "job_definition")}
+    given = {"profile": "aws", "storage": api.storage.root, "remote_steps": True, "batch_prefix": "s3://x/y", **batch}
+    settings = Settings(data_dir=tmp_path, **given, **dict.fromkeys(secrets, PLANTED), _env_file=None)
+    resources = {**build_resources(settings), "public_api": api}
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == PLANTED
+
+    @dg.asset
+    def deployed(public_api: PublicApi, endpoint_host: EndpointHost, storage: Storage) -> None:
+        public_api.deploy()
+        endpoint_host.serving_version("intent")
+        with storage.draft("reports/some") as draft:
+            (draft.path / "report.json").write_text("{}")
+
+    used = {name: resources[name] for name in ("public_api", "endpoint_host", "storage")}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([deployed], resources=used, instance=instance)
+        events = [repr(record) for record in instance.all_logs(result.run_id)]
+    function = aws.client("lambda").get_function(FunctionName=api.stack_name)["Configuration"]
+    [stack] = aws.client("cloudformation").describe_stacks(StackName=api.stack_name)["Stacks"]
+    jobs = [resources[f"{kind}_compute"].needs.environment for kind in ("gpu", "cpu")]
+    searched = [*events, result.dagster_run.run_config, function, stack, jobs, caplog.text, repr(used), repr(settings)]
+    assert len(events) > 5
+    assert not [found for found in searched if PLANTED in str(found)]
+    assert not [key for key, content in aws.objects().items() if PLANTED.encode() in content]
 
 
 @pytest.fixture(scope="module")

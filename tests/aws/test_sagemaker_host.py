@@ -148,7 +148,7 @@ def test_deploying_twice_leaves_one_endpoint_and_changes_nothing(serving):
     updates = len(serving.ends.updates)
     result = serving.host.publish(NAME, serving.first.directory)
     assert (result.state, len(serving.ends.updates)) == ("serving", updates)
-    assert len(serving.sagemaker.list_endpoint_configs()["EndpointConfigs"]) == 1
+    assert len(serving.sagemaker.list_endpoint_configs(NameContains=ENDPOINT)["EndpointConfigs"]) == 1
 
 
 def test_a_version_goes_live_in_place_and_back(serving):
@@ -159,7 +159,7 @@ def test_a_version_goes_live_in_place_and_back(serving):
     routing = deployment["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert (routing["Type"], routing["CanarySize"]) == ("CANARY", {"Type": "CAPACITY_PERCENT", "Value": 10})
     alarms = {each["AlarmName"] for each in deployment["AutoRollbackConfiguration"]["Alarms"]}
-    known = serving.ends.here.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    known = serving.ends.here.client("cloudwatch").describe_alarms(AlarmNamePrefix=ENDPOINT)["MetricAlarms"]
     assert (
         alarms
         == {each["AlarmName"] for each in known}

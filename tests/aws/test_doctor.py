@@ -1,0 +1,129 @@
+"""``bigger-boat doctor``: each line passes, fails with what to do, or says what it waits for."""
+
+import json
+import os
+import subprocess
+import sys
+
+import boto3
+import pytest
+from batch_stand_in import BUCKET, DEFINITION, QUEUE, REPOSITORY
+from sagemaker_stand_in import IMAGE
+
+from bigger_boat.errors import WarehouseError
+from bigger_boat.profiles import build_resources
+from bigger_boat.resources import doctor
+from bigger_boat.resources.doctor import Finding, examine
+from bigger_boat.settings import Settings
+
+LINES = ["region", "credentials", "identity", "bucket", "gpu queue and job definition", "cpu queue and job definition"]
+LINES += ["serving image", "endpoint role", "public API"]
+
+
+@pytest.fixture(scope="module")
+def roles(aws) -> dict[str, str]:
+    """An image in ECR, and two roles: SageMaker may assume one of them."""
+    ecr = aws.client("ecr")
+    name, _, tag = IMAGE.partition("/")[2].partition(":")
+    ecr.create_repository(repositoryName=name, registryId=IMAGE.split(".")[0])
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
+    image = {"repositoryName": name, "imageTag": tag, "registryId": IMAGE.split(".")[0]}
+    ecr.put_image(**image, imageManifest=json.dumps(manifest))
+    made = {}
+    for name, service in (("endpoint", "sagemaker"), ("other", "ec2")):
+        trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": f"{service}.amazonaws.com"}}]}
+        role = aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        made[name] = role["Role"]["Arn"]
+    return made
+
+
+def findings(roles, **changes) -> dict[str, Finding]:
+    batch = {f"batch_{kind}_queue": QUEUE for kind in ("gpu", "cpu")}
+    batch |= {f"batch_{kind}_job_definition": DEFINITION for kind in ("gpu", "cpu")}
+    right = {"endpoint_role": roles["endpoint"], "serving_image": IMAGE, "storage": f"s3://{BUCKET}/x"}
+    given = {**right, **batch, **changes}
+    settings = Settings(profile="aws", remote_steps=True, _env_file=None, **given)
+    return {found.name: found for found in examine(doctor.aws_checks(settings))}
+
+
+def test_what_is_right_passes(roles):
+    found = findings(roles)
+    assert list(found) == LINES
+    assert {name: each.state for name, each in found.items()} == dict.fromkeys(LINES, "pass"), found
+    assert "123456789012" in found["identity"].says
+    assert found["bucket"].says.endswith("in eu-west-1")
+    assert "bigger-boat-training" in found["gpu queue and job definition"].says
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "says", "to_do"),
+    [
+        ({"storage": "s3://nobodys-bucket/x"}, "bucket", "NoSuchBucket", "BIGGER_BOAT_STORAGE"),
+        ({"batch_gpu_queue": "none"}, "gpu queue and job definition", "none is not there", "BATCH_GPU_QUEUE"),
+        ({"batch_cpu_job_definition": "none"}, "cpu queue and job definition", "no active", "BATCH_CPU_JOB_DEFINITION"),
+        ({"serving_image": "docker.io/x:1"}, "serving image", "no image in ECR", "BIGGER_BOAT_SERVING_IMAGE"),
+        ({"serving_image": IMAGE.replace(":1", ":2")}, "serving image", "ImageNotFound", "docs/aws.md"),
+        ({"endpoint_role": "arn:aws:iam::123456789012:role/nobody"}, "endpoint role", "NoSuchEntity", "docs/aws.md"),
+        ({"endpoint_role": "other"}, "endpoint role", "may not assume", "trust policy"),
+    ],
+)
+def test_what_is_wrong_fails_alone_and_says_what_to_do(roles, changes, line, says, to_do):
+    changes = {name: roles.get(value, value) for name, value in changes.items()}
+    found = findings(roles, **changes)
+    assert [name for name, each in found.items() if each.state != "pass"] == [line]
+    assert says in found[line].says
+    assert to_do in found[line].to_do
+
+
+def test_a_bucket_of_another_region_is_named(roles, aws):
+    where = {"LocationConstraint": "eu-central-1"}
+    there = boto3.client("s3", region_name="eu-central-1")
+    there.create_bucket(Bucket="elsewhere", CreateBucketConfiguration=where)
+    found = findings(roles, storage="s3://elsewhere/x")["bucket"]
+    assert (found.state, found.to_do) == ("fail", "Set AWS_DEFAULT_REGION=eu-central-1.")
+
+
+def test_without_credentials_what_needs_them_is_not_tried(roles, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    found = findings(roles)
+    assert (found["credentials"].state, "aws sso login" in found["credentials"].to_do) == ("fail", True)
+    states = {name: each.state for name, each in found.items()}
+    assert states == {"region": "pass", "credentials": "fail", **dict.fromkeys(LINES[2:], "not tried")}
+    assert found["bucket"].says == "it needs: credentials, identity"
+
+
+def test_this_machine_and_the_warehouse_are_looked_at(tmp_path):
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    warehouse = build_resources(settings)["warehouse"]
+    found = {each.name: each for each in examine(doctor.local_checks(settings, warehouse))}
+    assert {name: each.state for name, each in found.items()} == {
+        "data folder": "pass",
+        "landing zone": "fail",
+        "warehouse": "pass",
+    }
+    assert "bigger-boat land" in found["landing zone"].to_do
+
+
+class Refusing:
+    def read(self, *_):
+        raise WarehouseError("Snowflake refuses the login.", "Give it the public key.")
+
+
+def test_a_login_that_is_refused_is_told(tmp_path):
+    settings = Settings(data_dir=tmp_path, profile="aws", _env_file=None)
+    found = {each.name: each for each in examine(doctor.local_checks(settings, Refusing()))}
+    login = found["Snowflake login"]
+    assert (login.state, login.to_do) == ("fail", "Give it the public key.")
+
+
+def test_the_command_lists_all_that_is_missing_and_fails(tmp_path):
+    environment = {**os.environ, "BIGGER_BOAT_PROFILE": "aws", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "bigger_boat.cli", "doctor"]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    for name in ("SNOWFLAKE_ACCOUNT", "STORAGE", "ENDPOINT_ROLE", "SERVING_IMAGE"):
+        assert f"BIGGER_BOAT_{name}" in ended.stdout
+    assert "not tried" in ended.stdout
