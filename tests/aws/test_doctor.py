@@ -119,6 +119,7 @@ def test_a_login_that_is_refused_is_told(tmp_path):
     assert (login.state, login.to_do) == ("fail", "Give it the public key.")
 
 
+@pytest.mark.slow
 def test_the_command_lists_all_that_is_missing_and_fails(tmp_path):
     environment = {**os.environ, "BIGGER_BOAT_PROFILE": "aws", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "bigger_boat.cli", "doctor"]

@@ -46,6 +46,7 @@ def test_the_package_is_small_and_the_same_wherever_it_is_made(tmp_path):
         assert archive.namelist() == [f"bigger_boat/{name}" for name in SOURCES]
 
 
+@pytest.mark.slow
 def test_the_template_passes_the_linter():
     linted = subprocess.run(
         [str(Path(sys.executable).with_name("cfn-lint")), str(TEMPLATE)], capture_output=True, text=True, check=False
@@ -99,6 +100,7 @@ def test_what_cloudformation_refuses_is_told(api, aws):
     assert "lacks the permission" in error.value.hint
 
 
+@pytest.mark.slow
 def test_no_secret_leaves_this_process(api, aws, tmp_path, caplog):
     """Planted in every secret setting and in AWS's own variable; everything that a deployment leaves is searched."""
     secrets = ("api_key", "snowflake_private_key", "snowflake_private_key_passphrase")
