@@ -1,6 +1,7 @@
 """Commands that change which version answers, and show what would change. The web UI's jobs do the same."""
 
 import getpass
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +32,9 @@ def promote(
     from bigger_boat.automation import control
 
     storage, host = _storage_and_host(settings, name)
-    _tell(control.promote(name, version, storage, host), reason, settings)
+    with _quiet(settings):
+        change = control.promote(name, version, storage, host)
+    _tell(change, reason, settings)
 
 
 @app.command(epilog="Example: bigger-boat rollback recommendation --reason 'clicks fell'")
@@ -69,7 +72,9 @@ def canary(
         say(f"{version} no longer challenges {name}." if version else f"{name} has no challenger.")
     else:
         what = "shadow" if shadow else f"canary, {share:.0%} of the sessions"
-        say(escape(control.challenge(name, version, share, shadow, storage, host).sentence))
+        with _quiet(settings):
+            result = control.challenge(name, version, share, shadow, storage, host)
+        say(escape(result.sentence))
     if version:
         _note(control.challenge_event(name, version, what, reason, _who()))
 
@@ -82,11 +87,11 @@ def diff(
     """What would change from one version to another: answers, slices won and lost, data, configuration."""
     settings = _prepare()
     from bigger_boat.assets.differences import compare, find_version
-    from bigger_boat.console import quiet, say, show_table
+    from bigger_boat.console import say, show_table
 
     storage, host = _storage_and_host(settings)
     folders = [find_version(version, storage, host) for version in (version_a, version_b)]
-    with quiet(settings.data_dir / "logs" / "diff.log"):
+    with _quiet(settings):
         found = compare(*folders, storage)
     say(escape(found.summary) + "\n")
     for title, rows in found.tables.items():
@@ -130,12 +135,19 @@ def _storage_and_host(settings: Settings, name: str | None = None):
 def _tell(change: "Change", reason: str, settings: Settings) -> None:
     """Say what was done, and leave the event on the endpoint's asset."""
     from bigger_boat.automation.control import event_of
-    from bigger_boat.console import quiet, say
+    from bigger_boat.console import say
 
     say(escape(change.result.sentence))
-    with quiet(settings.data_dir / "logs" / "control.log"):
+    with _quiet(settings):
         event = event_of(change, reason, _who(), *_storage_and_host(settings))
     _note(event)
+
+
+def _quiet(settings: Settings) -> AbstractContextManager[None]:
+    """Send what TensorFlow says while it loads a version to a log."""
+    from bigger_boat.console import quiet
+
+    return quiet(settings.data_dir / "logs" / "control.log")
 
 
 def _note(event: "dg.AssetObservation") -> None:
