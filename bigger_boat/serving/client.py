@@ -3,6 +3,7 @@
 Never goes through a proxy: what it talks to is on this machine.
 """
 
+import http.client
 import json
 import time
 import urllib.error
@@ -52,7 +53,7 @@ def ask(
     except urllib.error.HTTPError as error:
         with error:
             raise _declined(error.read(), error.code) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # the last: killed in the midst of an answer
         reason = getattr(error, "reason", error)
         raise ServerError(
             f"No server answers at {base_url}: {reason}.", "Start it with `bigger-boat serve`.", may_pass=True

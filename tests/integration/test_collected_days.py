@@ -6,10 +6,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
-from whole_shop import LAST_DAY, QUIET, Shop
+from whole_shop import LAST_DAY, QUIET, Shop, cli
 
 from bigger_boat.automation import arrival
+from bigger_boat.automation.forgetting import files_naming
 from bigger_boat.data.landing import land
 from bigger_boat.data.simulator import simulate
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
@@ -18,6 +20,7 @@ from bigger_boat.serving.collect import CollectOptions, Collector
 from bigger_boat.serving.collect_landing import land_now
 from bigger_boat.serving.collected_event import judge
 from bigger_boat.serving.replay import events_of
+from bigger_boat.serving.spool import Spool, line_of
 
 DAYS = 2
 BATCH = 200
@@ -126,3 +129,22 @@ def test_a_day_is_made_after_its_midnight_and_no_event_is_lost_or_doubled(tmp_pa
 
 def _before(day: str) -> str:
     return (date.fromisoformat(day) - timedelta(days=1)).isoformat()
+
+
+@pytest.mark.slow
+def test_forget_takes_what_was_collected_and_has_not_landed(tmp_path: Path):
+    root = tmp_path / "shop"
+    events = [
+        {"event_id": f"e{number}", "session_id": f"shopper-{number % 2}", "event_type": "pageview"}
+        for number in range(6)
+    ]
+    spool = Spool(root / "collect")
+    for kept in judge(events, NOW_MS, trust_time=True).kept:
+        spool.append(line_of(kept.line))
+    spool.close()
+    code, said = cli(root, "forget", "shopper-1")
+    assert code == 0, said
+    assert "shopper-1: 3 rows landed" in said
+    landed = pl.concat(pl.read_parquet(file) for file in (root / "landing/browsing").rglob("*.parquet"))
+    assert sorted(landed["event_id"]) == ["e0", "e2", "e4"]
+    assert files_naming(root, ["shopper-1"]) == []

@@ -1,6 +1,8 @@
 """A shop played again through ``/collect``: all of it, in order, at its speed, and each event once however often."""
 
 import itertools
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -124,3 +126,18 @@ def test_a_server_that_does_not_trust_their_time_is_not_fed(shop, monkeypatch):
     monkeypatch.setattr(replaying.client, "health", lambda _url: {"collect": {"trust_time": False}})
     with pytest.raises(ServerError, match="its own time"):
         replay("http://127.0.0.1:1", events_of(shop, ["2026-10-28"]), Speed(), Replayed())
+
+
+def test_a_server_killed_in_the_midst_of_its_answer_counts_as_away():
+    """Its head has come, its body not: the events are sent again, and are known then."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(ServerError, match="No server answers"):
+            replaying.client.ask(f"http://127.0.0.1:{listener.getsockname()[1]}", "/collect", b"[]")
