@@ -1,6 +1,6 @@
 """How fast the intent LSTM and Prod2Vec train, against padding every session to the longest at batch 128.
 
-python benchmarks/training.py [--backend tensorflow|jax|torch] [--device cpu|gpu] [--precision mixed_float16] [--jit]
+python benchmarks/training.py [--backend tensorflow|jax|torch] [--device cpu|gpu] [--precision mixed_float16]
 
 Both sides run the same network, loss and optimizer through the same loop, in this process, and count whole sessions.
 The first pass over each side's shapes is compilation and is timed apart. With --memory it measures the peak of training
@@ -32,7 +32,6 @@ def main() -> None:
     parser.add_argument("--backend", choices=["tensorflow", "jax", "torch"], default="tensorflow")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--precision", default="float32", help="a Keras policy for the LSTMs")
-    parser.add_argument("--jit", action="store_true", help="compile our side by XLA")
     parser.add_argument("--sessions", type=int, default=200_000, help="of the simulated shop; 1 in 20 has a cart")
     parser.add_argument("--memory", action="store_true", help="measure peaks of memory instead")
     parser.add_argument("--train", choices=["prod2vec", "intent"], help=argparse.SUPPRESS)
@@ -58,25 +57,28 @@ def measure_lstm(asked: argparse.Namespace) -> None:
     from bigger_boat.ml.intent_training import Examples, epoch_batches
 
     examples, table = cart_examples(asked.sessions)
-    config = replace(IntentConfig.full(), precision=asked.precision, jit=asked.jit)
+    config = replace(IntentConfig.full(), precision=asked.precision)
     ours = list(epoch_batches(examples, config, 1))
     longest = int(examples.encoded.lengths.max())
     some = Examples(examples.encoded, examples.labels).some(PEER_BATCH * PEER_BATCHES, seed=0)
     theirs = list(all_padded(some, longest, config))
-    compile_s, own_s = timed(ours, table, config)
-    peer_compile_s, peer_s = timed(theirs, table, replace(config, batch_size=PEER_BATCH, jit=False))
+    compile_s, own_s, own_cpu_s = timed(ours, table, config)
+    peer_compile_s, peer_s, peer_cpu_s = timed(theirs, table, replace(config, batch_size=PEER_BATCH))
     own, peer = len(examples.labels) / own_s, len(some.labels) / peer_s
+    cpu_ratio = (peer_cpu_s / len(some.labels)) / (own_cpu_s / len(examples.labels))
     print_result(
         "intent_lstm_training", own, "sessions/s", PEER, own / peer,
-        peer_value=round(peer, 1), sessions=len(examples.labels), longest=longest, batch=config.batch_size,
+        peer_value=round(peer, 1), cpu_ratio=round(cpu_ratio, 2), sessions=len(examples.labels), longest=longest,
+        batch=config.batch_size,
         mean_length=round(float(examples.encoded.lengths.mean()), 1), compile_s=round(compile_s, 1),
         peer_compile_s=round(peer_compile_s, 1), backend=asked.backend, device=asked.device,
-        precision=config.precision, jit=config.jit,
+        precision=config.precision,
     )  # fmt: skip
 
 
-def timed(batches: list, table, config) -> tuple[float, float]:
-    """Return the seconds that compiling every shape took, and those of one pass over all batches after it."""
+def timed(batches: list, table, config) -> tuple[float, float, float]:
+    """Return the seconds that compiling every shape took, those of one pass over all batches after it, and the CPU
+    seconds of that pass: on a machine with others at work their ratio is the one to believe."""
     from bigger_boat.ml.intent_network import derive
     from bigger_boat.ml.intent_training import LinearPart, compiled, keras_data, new_network
 
@@ -86,12 +88,12 @@ def timed(batches: list, table, config) -> tuple[float, float]:
     compiled(network, config)
     shapes = {batch[1].shape: batch for batch in batches}
 
-    def fit(some: list) -> float:
-        started = time.perf_counter()
+    def fit(some: list) -> tuple[float, float]:
+        started = time.perf_counter(), time.process_time()
         network.fit(keras_data(lambda: iter(some), len(some)), shuffle=False, verbose=0)
-        return time.perf_counter() - started
+        return time.perf_counter() - started[0], time.process_time() - started[1]
 
-    return fit(list(shapes.values())), fit(batches)
+    return fit(list(shapes.values()))[0], *fit(batches)
 
 
 def all_padded(examples, width: int, config) -> Iterator:
@@ -162,7 +164,7 @@ def train_once(what: str, sessions: int) -> None:
     vectors = generator.normal(size=(len(products), VECTOR_SIZE)).astype(np.float32)
     embeddings = ProductEmbeddings(products.tolist(), np.ones(len(products), np.int64), vectors)
     cut = len(frame) * 4 // 5
-    fit_intent(frame[:cut], frame[cut:], embeddings, replace(IntentConfig.full(), epochs=1, jit=False))
+    fit_intent(frame[:cut], frame[cut:], embeddings, replace(IntentConfig.full(), epochs=1))
 
 
 def made_up_carts(generator: np.random.Generator, products: np.ndarray, count: int):

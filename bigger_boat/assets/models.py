@@ -40,7 +40,6 @@ class IntentOverrides(dg.Config):
     mix_units: int | None = Field(None, ge=0, le=1024, description="layer that sees LSTM and running totals; 0: none")
     ahead_weight: float | None = Field(None, ge=0, le=10, description="weight of the lesson what comes next")
     precision: str | None = Field(None, pattern="^(float32|mixed_float16)$", description="of the LSTMs while training")
-    jit: bool | None = Field(None, description="compile the training step by XLA")
     patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
     seed: int | None = Field(None, description="the same seed makes the same model")
 

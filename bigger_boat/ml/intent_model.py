@@ -55,8 +55,7 @@ class IntentConfig:
 
     ``mix_units``: of a layer that sees LSTM and running totals together, 0 for none. ``ahead_weight``: of the lesson
     what comes next, beside the label. ``precision``: a Keras policy for the LSTMs while training (``mixed_float16`` on
-    a GPU); what is exported is float32. ``jit``: compile the training step by XLA, cuDNN's LSTM
-    left out.
+    a GPU); what is exported is float32.
     """
 
     units: int = 48
@@ -78,7 +77,6 @@ class IntentConfig:
     forget_products: float = 0.02
     forget_actions: float = 0.01
     precision: str = "float32"
-    jit: bool = False
     seed: int = 0
 
     @classmethod

@@ -142,15 +142,10 @@ def last_wide(encoded: EncodedSessions, table: ProductTable) -> np.ndarray:
 
 
 def new_network(table: ProductTable, linear: LinearPart, config, *, use_cudnn: str | bool = "auto"):
-    """Return an untrained network around a fitted linear part; the same configuration gives the same weights.
-
-    With ``config.jit`` cuDNN's LSTM is no choice: where it might be chosen, Keras leaves XLA out.
-    """
+    """Return an untrained network around a fitted linear part; the same configuration gives the same weights."""
     import keras
 
     keras.utils.set_random_seed(config.seed)
-    if config.jit and keras.backend.backend() == "tensorflow":
-        use_cudnn = False
     options = {"use_cudnn": use_cudnn, "precision": config.precision}
     network = build_network(table, linear.mean, linear.scale, config, **options)
     network.linear.assign(linear.weights[:, None])
@@ -211,13 +206,14 @@ def batch_size_for(sessions: int, config) -> int:
 
 
 def compiled(network, config) -> None:
-    """Give ``network`` its loss and optimizer. XLA compiles once per width: that pays where many epochs follow."""
+    """Give ``network`` its loss and optimizer. On TensorFlow without XLA: Keras refuses it where the same seed has to
+    give the same model (op determinism)."""
     import keras
 
     optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    jit = config.jit if keras.backend.backend() == "tensorflow" else "auto"
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
     beside = [_cross_entropy] if config.ahead_weight else []  # without a second lesson it is the loss itself
     network.compile(optimizer=optimizer, loss=_cross_entropy, metrics=beside, jit_compile=jit)
     optimizer.build(network.trainable_variables)

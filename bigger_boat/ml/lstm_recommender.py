@@ -31,7 +31,7 @@ class LstmConfig(NetworkConfig):
     @classmethod
     def quick(cls) -> "LstmConfig":
         """Seconds on two cores."""
-        return cls(units=48, epochs=4, batch_size=256, learning_rate=8e-3, samples=250)
+        return cls(units=48, epochs=4, batch_size=256, learning_rate=2e-3, samples=250)
 
     @classmethod
     def full(cls) -> "LstmConfig":
