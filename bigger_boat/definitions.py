@@ -11,6 +11,7 @@ from bigger_boat.assets import (
     endpoints,
     evaluation,
     landing,
+    live,
     models,
     monitoring,
     parity,
@@ -38,6 +39,7 @@ GRAPH = [
     evaluation,
     champions,
     endpoints,
+    live,
     monitoring,
 ]
 """The modules of the graph, in its order."""

@@ -8,6 +8,7 @@ from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import EndpointHost, LocalEndpointHost
 from bigger_boat.resources.gateway_api import GatewayApi
 from bigger_boat.resources.landing_zone import LandingZone
+from bigger_boat.resources.prediction_logs import LocalPredictionLogs
 from bigger_boat.resources.public_api import LocalPublicApi, PublicApi
 from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape
@@ -95,6 +96,7 @@ def _local(settings: Settings) -> dict[str, object]:
         "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
         "alerts": alerts(settings),
+        "prediction_logs": LocalPredictionLogs(path=str(settings.predictions_dir)),
         "public_api": public_api(settings),
     }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
+from bigger_boat.data.check_specs import CheckSpec
 from bigger_boat.errors import BiggerBoatError, GateRefused
 from bigger_boat.resources.storage import Storage
 from bigger_boat.resources.tracking import TrackedRun, Tracking
@@ -97,6 +98,14 @@ def refusals_show(metadata: Callable[[], Mapping[str, dg.MetadataValue]]) -> Ite
 def gate_specs(asset: str, *names: str) -> list[dg.AssetCheckSpec]:
     """Return the specs of an asset's checks that show what the gate decided."""
     return [dg.AssetCheckSpec(name, asset=asset, blocking=True, description=GATE_SENTENCES[name]) for name in names]
+
+
+def specs_of(asset: str, checks: Iterable[CheckSpec]) -> list[dg.AssetCheckSpec]:
+    """Return the specs of an asset's checks from their names, facts and whether they block."""
+    return [
+        dg.AssetCheckSpec(check.name, asset=asset, blocking=check.blocking, description=check.sentence)
+        for check in checks
+    ]
 
 
 def shown(checks: Iterable["GateCheck"]) -> Iterator[dg.AssetCheckResult]:

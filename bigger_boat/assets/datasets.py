@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures
+from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures, specs_of
 from bigger_boat.assets.quality import blocking_checks, refuse_unless_days_passed
 from bigger_boat.assets.warehouse import day_groups
 from bigger_boat.data.arrival_checks import listed, rejected_examples
-from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS, CheckSpec
+from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
 from bigger_boat.data.fingerprint import loaded_content, source_fingerprint
 from bigger_boat.data.landing_index import rejected_files
@@ -199,13 +199,6 @@ def _output(address: str, manifest: DatasetManifest, picture: bytes, what: str) 
     )
 
 
-def _specs(asset: str, checks: Iterable[CheckSpec]) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(check.name, asset=asset, blocking=check.blocking, description=check.sentence)
-        for check in checks
-    ]
-
-
 def _recorded_results(asset: str, folder: Path) -> Iterator[dg.AssetCheckResult]:
     """Yield the results in ``dataset.json`` as they stand there, after holding the files against their digests."""
     for outcome in read_manifest(folder).checks:
@@ -219,7 +212,7 @@ def _recorded_results(asset: str, folder: Path) -> Iterator[dg.AssetCheckResult]
         )
 
 
-@dg.multi_asset_check(specs=_specs(INTENT, INTENT_CHECKS), ins={INTENT: dg.AssetIn(INTENT)})
+@dg.multi_asset_check(specs=specs_of(INTENT, INTENT_CHECKS), ins={INTENT: dg.AssetIn(INTENT)})
 def intent_dataset_checks(intent_dataset: str, storage: Storage) -> Iterator[dg.AssetCheckResult]:
     """The checks recorded in ``dataset.json``."""
     with readable_failures():
@@ -227,7 +220,7 @@ def intent_dataset_checks(intent_dataset: str, storage: Storage) -> Iterator[dg.
 
 
 @dg.multi_asset_check(
-    specs=_specs(RECOMMENDATION, RECOMMENDATION_CHECKS), ins={RECOMMENDATION: dg.AssetIn(RECOMMENDATION)}
+    specs=specs_of(RECOMMENDATION, RECOMMENDATION_CHECKS), ins={RECOMMENDATION: dg.AssetIn(RECOMMENDATION)}
 )
 def recommendation_dataset_checks(recommendation_dataset: str, storage: Storage) -> Iterator[dg.AssetCheckResult]:
     """The checks recorded in ``dataset.json``."""

@@ -8,11 +8,12 @@ import mmap
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigger_boat.errors import WarehouseError
+from bigger_boat.data.prediction_forget import is_being_written
+from bigger_boat.errors import ServerError, WarehouseError
 from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.resources.warehouse import Warehouse
 
@@ -29,17 +30,24 @@ SESSION_COLUMNS = {
 TRAINED = ("bundles/*/*/bundle/bundle.json", "embeddings/*/*/*.json", "endpoints/*/versions/*/bundle.json")
 """Files that say which data sets a model was fitted on."""
 
+GOLDEN = ("bundles/*/*/bundle/golden.json", "endpoints/*/versions/*/golden.json")
+FINISH_TIMEOUT_S = 30.0
+
 
 @dataclass
 class Note:
     """What is being forgotten, kept in ``DATA_DIR/forgetting.json`` until it is done: a kill loses nothing of it.
 
-    ``trained``: folders of bundles and embeddings that were fitted on the sessions, relative to the data folder.
+    ``trained``: folders of bundles and embeddings that were fitted on the sessions, relative to the data folder;
+    ``golden``: folders of bundles whose golden requests hold events of theirs; ``requests``: answers that their events
+    say they follow from.
     """
 
     path: Path
     sessions: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
+    golden: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, data_dir: Path) -> "Note":
@@ -54,7 +62,7 @@ class Note:
         """Write it, atomically."""
         draft = self.path.with_name(f".{self.path.name}.partial")
         with draft.open("w") as file:
-            json.dump({"sessions": self.sessions, "trained": self.trained}, file)
+            json.dump({name: getattr(self, name) for name in ("sessions", "trained", "golden", "requests")}, file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.path)
@@ -107,6 +115,63 @@ def trained_on(data_dir: Path, versions: Iterable[Path]) -> list[str]:
     manifests = [path for pattern in TRAINED for path in sorted(data_dir.glob(pattern))]
     fitted = [path for path in manifests if any(name in path.read_text() for name in names)]
     return list(dict.fromkeys(path.parent.relative_to(data_dir).as_posix() for path in fitted))
+
+
+def requests_of(warehouse: Warehouse, sessions: Collection[str]) -> list[str]:
+    """Return the ids of answers that events of the sessions say they follow from."""
+    found: set[str] = set()
+    some = ", ".join("?" * len(sessions))
+    for table in ("raw.browsing_train", "raw.search_train"):
+        query = f"select distinct request_id from {table} where session_id_hash in ({some}) and request_id is not null"
+        with warehouse.read(query, list(sessions)) as reader:
+            found.update(row["request_id"] for row in reader.read_all().to_pylist())
+    return sorted(found)
+
+
+def golden_with(data_dir: Path, warehouse: Warehouse, sessions: Collection[str]) -> list[str]:
+    """Return the folders of bundles whose golden requests hold a session: all products and times of one are its own.
+
+    A bundle's files are sealed: the requests go when the bundle does.
+    """
+    some = ", ".join("?" * len(sessions))
+    query = f"select session_id, sku, timestamp_ms from distinct_events where session_id in ({some})"
+    events: dict[str, set[tuple[str, int]]] = {}
+    try:
+        with warehouse.read(query, list(sessions)) as reader:
+            for row in reader.read_all().to_pylist():
+                events.setdefault(row["session_id"], set()).add((row["sku"], row["timestamp_ms"]))
+    except WarehouseError:
+        return []  # dbt has not built it yet: nothing was trained
+    paths = sorted(path for pattern in GOLDEN for path in data_dir.glob(pattern))
+    holding = [path for path in paths if any(_is_of(asked, events.values()) for asked in _golden_sessions(path))]
+    return [path.parent.relative_to(data_dir).as_posix() for path in holding]
+
+
+def _golden_sessions(path: Path) -> Iterator[set[tuple[str, int]]]:
+    """Yield the products with their times of each session that is asked about."""
+    for entry in json.loads(path.read_text()):
+        for session in entry["request"].get("sessions", ()):
+            timed = (one for one in session if isinstance(one, dict) and one.get("timestamp_ms") and one.get("sku"))
+            yield {(one["sku"], one["timestamp_ms"]) for one in timed}
+
+
+def _is_of(asked: set[tuple[str, int]], sessions: Iterable[set[tuple[str, int]]]) -> bool:
+    return bool(asked) and any(asked <= events for events in sessions)
+
+
+def finish_log(log: Path, is_served: bool) -> None:
+    """Have the log's files finished, by the server if one is up. Raises ServerError where it does not do so."""
+    from bigger_boat.serving.prediction_log import finish_spool, request_rotation
+
+    if not is_being_written(log):
+        return
+    if not is_served:
+        finish_spool(log)
+    elif not request_rotation(log, FINISH_TIMEOUT_S):
+        raise ServerError(
+            "The server that is up does not finish its log of answers.",
+            "Stop it (bigger-boat serve --stop), then the same command once more.",
+        )
 
 
 def is_current(data_dir: Path, folder: str) -> bool:

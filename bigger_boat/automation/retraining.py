@@ -1,27 +1,31 @@
 """When to train a model again: the decision from evidence, and the sensor that asks for the run.
 
-A model is trained again when enough days have come or changed since the days it was fitted on, when the data have
-moved away from them, or when it is old. Not while a run is going on, not twice for the same evidence (a gate that
-refused once refuses again), not soon after the last time, and not often in a day. Whether the new one serves, the gate
-decides.
+A model is trained again when enough days have come or changed since the days it was fitted on, when the data or its
+own scores have moved away from them, when its answers have become worse, or when it is old. Not while a run is going
+on, not twice for the same evidence (a gate that refused once refuses again), not soon after the last time, and not
+often in a day. Whether the new one serves, the gate decides.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
 from bigger_boat.assets.common import WINDOW
+from bigger_boat.assets.live import DECLINES, SCORE_PSI
 from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO
 from bigger_boat.automation.arrival import unfinished_runs
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
 from bigger_boat.data.vocabulary import ENDPOINTS
+from bigger_boat.ml.online_decline import FIRST_DAYS, Decline
 from bigger_boat.settings import get_settings
 
 GROUPS = ("datasets", "embeddings", "models", "evaluation", "champions", "endpoints")
 SESSIONS, DRIFT = dg.AssetKey("sessions"), dg.AssetKey("drift_report")
+LOG, METRICS = dg.AssetKey("prediction_log"), dg.AssetKey("online_metrics")
 RUN_KEY_TAG = "dagster/run_key"
 DRIFT_TAGS = {REASON_TAG: "drift", **TIMEOUT_TAG}
 DRIFT_DAYS = 3
@@ -30,11 +34,17 @@ DRIFT_DAYS = 3
 
 @dataclass(frozen=True)
 class Policy:
-    """When to train again, and how often at most. A first model waits for ``fewest_days``: a week has its rhythm."""
+    """When to train again, and how often at most. A first model waits for ``fewest_days``: a week has its rhythm.
+
+    ``fall``: of the online metric against its first days, as a share; more against its offline number, which is of
+    other sessions.
+    """
 
     fewest_days: int = 7
     changed_days: int = 7
     psi: float = GREAT
+    fall: float = 0.15
+    fall_of_offline: float = 0.30
     age_days: float = 30.0
     cool_down_h: float = 6.0
     per_day: int = 2
@@ -52,7 +62,10 @@ class Serving:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one model. Days are those whose sessions are made; ``changed``: made again since it serves."""
+    """What is known of one model. Days are those whose sessions are made; ``changed``: made again since it serves.
+
+    ``score_psi`` and ``decline``: of the answers of the serving version, as its last logged days have them.
+    """
 
     serving: Serving | None
     days: int
@@ -60,6 +73,8 @@ class Evidence:
     changed_days: int
     newest_record: int
     psi: float | None = None
+    score_psi: float | None = None
+    decline: Decline | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +121,22 @@ def _reason(seen: Evidence, now: datetime, policy: Policy) -> str:
         return f"{_news(seen)} since {seen.serving.last} ({policy.changed_days} are enough)"
     if seen.psi is not None and seen.psi > policy.psi and seen.new_days >= DRIFT_DAYS:
         return f"the data have moved: PSI {seen.psi:.2f} (over {policy.psi:g}) in {seen.new_days} new days"
+    if seen.new_days and (worse := _worse(seen, policy)):
+        return worse
     if _is_old(seen, now, policy):
         return f"it serves for {_age_days(seen, now):.0f} days ({policy.age_days:g} are the most)"
+    return ""
+
+
+def _worse(seen: Evidence, policy: Policy) -> str:
+    """Return in words what is worse about the answers of what serves, "" where nothing is or nothing is known."""
+    if seen.score_psi is not None and seen.score_psi > policy.psi:
+        return f"its scores have moved: PSI {seen.score_psi:.2f} (over {policy.psi:g}) since its first days"
+    fell = seen.decline
+    most = policy.fall if fell and fell.against == FIRST_DAYS else policy.fall_of_offline
+    if fell and fell.clear and fell.fall > most:
+        became = f"its online {fell.metric} became {fell.fall:.0%} worse than its {fell.against}"
+        return f"{became}: {fell.then:.3f}, now {fell.now:.3f} ({most:.0%} is too much)"
     return ""
 
 
@@ -116,7 +145,8 @@ def _state(seen: Evidence, now: datetime, policy: Policy) -> str:
         return f"{seen.days} days are there and {policy.fewest_days} are needed"
     psi = "drift not measured" if seen.psi is None else f"PSI {seen.psi:.2f} of {policy.psi:g}"
     age = f"{_age_days(seen, now):.1f} of {policy.age_days:g} days old"
-    return f"{_news(seen)} of {policy.changed_days}, {psi}, {age}"
+    online = f", online {seen.decline.metric} {seen.decline.now:.3f}" if seen.decline else ""
+    return f"{_news(seen)} of {policy.changed_days}, {psi}{online}, {age}"
 
 
 def _news(seen: Evidence) -> str:
@@ -173,14 +203,29 @@ def session_days(instance: dg.DagsterInstance) -> Mapping[str, int]:
 
 
 def gather(instance: dg.DagsterInstance, model: str, made: Mapping[str, int]) -> Evidence:
-    """Return what is known of a model: days of sessions (``made``), what serves, the last drift report."""
+    """Return what is known of a model: days of sessions (``made``), what serves, drift, and how its answers were."""
     serving, record = _serving(instance, model)
     if serving is None:
         return Evidence(None, len(made), len(made), 0, max(made.values(), default=0))
     new = [day for day in made if day > serving.last]
     changed = [day for day, storage_id in made.items() if day <= serving.last and storage_id > record]
     psi = _psi(instance, serving, max(made, default=""))
-    return Evidence(serving, len(made), len(new), len(changed), max(made.values(), default=0), psi)
+    scores = _last_said(instance, LOG, SCORE_PSI).get(serving.version)
+    told = _last_said(instance, METRICS, DECLINES).get(serving.version)
+    counts = len(made), len(new), len(changed), max(made.values(), default=0)
+    return Evidence(serving, *counts, psi, scores, Decline(**told) if told else None)
+
+
+def _last_said(instance: dg.DagsterInstance, asset: dg.AssetKey, name: str) -> Mapping[str, Any]:
+    """Return what an asset's last day (not the one made last) says by version."""
+    storage = instance.event_log_storage
+    made = storage.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    if not made:
+        return {}
+    newest = dg.AssetRecordsFilter(asset, storage_ids=[made[max(made)]])
+    [record] = instance.fetch_materializations(newest, limit=1).records
+    metadata = record.asset_materialization.metadata
+    return metadata[name].value if name in metadata else {}  # type: ignore[return-value]
 
 
 def _serving(instance: dg.DagsterInstance, model: str) -> tuple[Serving | None, int]:
@@ -215,8 +260,8 @@ def drift_is_asked_for(seen: Sequence[Evidence]) -> bool:
     asset_selection=dg.AssetSelection.groups(*GROUPS, "monitoring"),
     minimum_interval_seconds=60,
     default_status=DEFAULT_STATUS,
-    description="Trains a model again when enough days came or changed, when the data moved, or when it is old. "
-    "The gate decides whether the new one serves.",
+    description="Trains a model again when enough days came or changed, when data or scores moved, when answers became "
+    "worse, or when it is old. The gate decides whether the new one serves.",
 )
 def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Each tick says why, per model; the cursor holds what was asked for last."""

@@ -7,6 +7,7 @@ from bigger_boat.automation.failures import failure_sensor
 from bigger_boat.automation.retraining import retraining_sensor
 from bigger_boat.automation.runner import end_orphans
 from bigger_boat.automation.stuck_runs import end_stuck
+from bigger_boat.automation.watching import watching_sensor
 
 
 @dg.sensor(
@@ -22,4 +23,4 @@ def stuck_run_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"{len(orphans) + len(stuck)} stuck runs ended: {', '.join([*orphans, *stuck]) or 'none'}.")
 
 
-SENSORS = [stuck_run_sensor, arrival_sensor, retraining_sensor, failure_sensor]
+SENSORS = [stuck_run_sensor, arrival_sensor, retraining_sensor, watching_sensor, failure_sensor]

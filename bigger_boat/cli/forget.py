@@ -13,6 +13,7 @@ from bigger_boat.cli.app import app
 from bigger_boat.cli.graph import run_graph
 from bigger_boat.cli.past import AS_OF
 from bigger_boat.cli.process import prepare_process
+from bigger_boat.data.prediction_files import LOG_TABLES
 from bigger_boat.errors import CloudError, LandingError, WarehouseError
 from bigger_boat.settings import Settings
 
@@ -25,7 +26,7 @@ SHOWN_FILES = 10
 
 @app.command(epilog="Example: bigger-boat forget 20c458b802f6ea9374783754ad47a2c5")
 def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as the source names them")]) -> None:
-    """Take sessions out of the landing zone, the tables and the data sets; say which models were trained on them.
+    """Take sessions out of landing zone, tables, data sets and the log of answers; name models trained on them.
 
     The one command that changes landed files. It says what it cannot take out. After a kill, the same command goes on.
     """
@@ -55,32 +56,35 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
 
 def _begin(settings: Settings, note: "Note", sessions: list[str]) -> None:
     """Look for the sessions, tell which are unknown, and note the others. Raises LandingError if all are."""
-    from bigger_boat.automation.forgetting import datasets_with, rows_in_tables, trained_on
+    from bigger_boat.automation.forgetting import datasets_with, golden_with, requests_of, rows_in_tables, trained_on
     from bigger_boat.console import heading, say
     from bigger_boat.data.landing_forget import rows_in_landing
+    from bigger_boat.data.prediction_forget import answers_of
     from bigger_boat.profiles import build_resources
     from bigger_boat.serving.collect_landing import land_now
 
     land_now(settings.collect_dir, settings.landing_dir)
+    warehouse = build_resources(settings)["warehouse"]
     landed = rows_in_landing(settings.landing_dir, sessions)
-    in_tables = rows_in_tables(build_resources(settings)["warehouse"], sessions)
+    in_tables = rows_in_tables(warehouse, sessions)
+    answers = answers_of(settings.predictions_dir, settings.data_dir / LOG_TABLES, sessions)
     datasets = datasets_with(settings.data_dir, sessions)
     heading("Found")
     for session in sessions:
         in_datasets = sum(rows.get(session, 0) for rows in datasets.values())
         tables = sum(in_tables.get(session, {}).values())
-        if not (landed.get(session) or tables or in_datasets):
-            say(
-                f"  [yellow]{escape(session)} is in no file, table or data set: unknown, or forgotten already.[/yellow]"
-            )
+        if not (landed.get(session) or tables or in_datasets or answers.get(session)):
+            nowhere = "is in no file, table, data set or answer: unknown, or forgotten already."
+            say(f"  [yellow]{escape(session)} {nowhere}[/yellow]")
             continue
         note.sessions.append(session)
-        say(
-            f"  {escape(session)}: {landed.get(session, 0)} rows landed, {tables} in tables, {in_datasets} in data sets"
-        )
+        rows = f"{landed.get(session, 0)} rows landed, {tables} in tables, {in_datasets} in data sets"
+        say(f"  {escape(session)}: {rows}, {answers.get(session, 0)} in the log of answers")
     if not note.sessions:
         raise LandingError("None of these sessions is here.", "Give the ids as the source's session_id_hash has them.")
     note.trained = trained_on(settings.data_dir, datasets)
+    note.golden = golden_with(settings.data_dir, warehouse, note.sessions)
+    note.requests = requests_of(warehouse, note.sessions)
     note.write()
 
 
@@ -105,6 +109,7 @@ def _forget(settings: Settings, note: "Note") -> None:
         with ProgressLine() as progress:
             gone = forget_sessions(settings.landing_dir, note.sessions, datetime.now(UTC), progress)
         say(f"  {sum(gone.rows.values()):,} rows of {gone.files} files left the landing zone.")
+    _forget_answers(settings, note)
     made = _made_before()
     if made and read_index(settings.landing_dir).days:
         run_graph(settings, made, force=False)
@@ -124,6 +129,18 @@ def _forget(settings: Settings, note: "Note") -> None:
         say(f"  {len(note.sessions)} sessions; {len(versions)} versions of data sets removed.")
         _say_what_is_left(settings, note)
         note.path.unlink()
+
+
+def _forget_answers(settings: Settings, note: "Note") -> None:
+    from bigger_boat.automation.forgetting import finish_log
+    from bigger_boat.console import say
+    from bigger_boat.data.prediction_forget import forget_answers
+    from bigger_boat.serving.published import read_server
+
+    finish_log(settings.predictions_dir, read_server(settings.endpoints_dir) is not None)
+    tables = settings.data_dir / LOG_TABLES
+    gone = forget_answers(settings.predictions_dir, tables, note.sessions, note.requests)
+    say(f"  {gone:,} rows left the log of answers.")
 
 
 def _made_before() -> str:
@@ -146,6 +163,8 @@ def _say_what_is_left(settings: Settings, note: "Note") -> None:
     for folder in note.trained:
         serves = " [yellow](it serves)[/yellow]" if is_current(settings.data_dir, folder) else ""
         say(f"  trained on data with these sessions: {folder}{serves}")
+    for folder in note.golden:
+        say(f"  [yellow]golden requests hold events of these sessions[/yellow]: {folder} (they go when it is swept)")
     if note.trained:
         say("  No model holds an id. To have them fitted without these sessions: bigger-boat run")
     naming = files_naming(settings.data_dir, note.sessions)

@@ -65,7 +65,7 @@ def plot_shares(panels: Mapping[str, tuple[Sequence[str], Mapping[str, int], Map
         axes.set(title=name, ylabel="share")
         axes.set_xticks(places, categories, rotation=60, ha="right", fontsize=8)
         axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def _two_panels(frames: dict[str, pl.DataFrame], title: str, draw_right) -> bytes:
@@ -80,10 +80,11 @@ def _two_panels(frames: dict[str, pl.DataFrame], title: str, draw_right) -> byte
     left.tick_params(axis="x", rotation=45)
     left.legend()
     draw_right(right)
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
+    """Return a figure as a PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=90)
     return picture.getvalue()

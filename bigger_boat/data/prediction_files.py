@@ -9,7 +9,7 @@ answered (``serving/prediction_log.py``), a day's table (``prediction_table.py``
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,9 @@ DROPPED = "dropped"
 FILE = "file"
 """Column of a day's table: the log file that a row came from."""
 
+LOG_TABLES = "monitoring/prediction_log"
+"""Below the data folder: the days' tables."""
+
 MOST_EVENTS = 50
 """A session's last events that are kept; ``events`` says how many it had."""
 MOST_PRODUCTS = 50
@@ -29,7 +32,7 @@ MOST_PRODUCTS = 50
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file of the log: the endpoint and the day it is of, and where it was found. Its name is unique, and by time."""
+    """A file of the log: the endpoint and the day it is of, and where it was found."""
 
     endpoint: str
     day: str
@@ -37,7 +40,8 @@ class LogFile:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """Its name, the same before and after it is finished; an endpoint's sort by time."""
+        return f"{self.endpoint}/{self.path.name}"
 
 
 def folder_of(root: Path, endpoint: str, day: str) -> Path:
@@ -50,7 +54,8 @@ def day_files(root: Path, day: str) -> list[LogFile]:
     found: dict[str, LogFile] = {}
     for base in (Path(root) / SPOOL, Path(root)):  # a file that is moved meanwhile is met on its way or at its end
         for path in base.glob(f"*/date={day}/*{SUFFIX}"):
-            found[path.name] = LogFile(path.parent.parent.name, day, path)
+            file = LogFile(path.parent.parent.name, day, path)
+            found[file.name] = file
     return [found[name] for name in sorted(found)]
 
 
@@ -62,20 +67,14 @@ def logged_days(root: Path) -> list[str]:
 
 def day_fingerprint(root: Path, day: str) -> str:
     """Return what tells the content of a day's files from another: their names and lengths; "empty" for none."""
-    parts = [f"{file.name}:{os.path.getsize(_place(root, file))}" for file in day_files(root, day)]
+    parts = [f"{file.name}:{os.path.getsize(place_of(root, file))}" for file in day_files(root, day)]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16] if parts else "empty"
 
 
 def whole_lines(root: Path, file: LogFile) -> bytes:
     """Return a file's lines, wherever it lies by now, without one that was being written when its writer was killed."""
-    content = _place(root, file).read_bytes()
+    content = place_of(root, file).read_bytes()
     return content[: content.rfind(b"\n") + 1]
-
-
-def without_sessions(lines: bytes, sessions: Collection[str]) -> bytes:
-    """Return the lines that are of none of these sessions."""
-    wanted = set(sessions)
-    return b"".join(line for line in lines.splitlines(True) if json.loads(line).get("session_id") not in wanted)
 
 
 def find_answer(root: Path, request_id: str, days: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -93,6 +92,6 @@ def day_of(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
 
 
-def _place(root: Path, file: LogFile) -> Path:
+def place_of(root: Path, file: LogFile) -> Path:
     """Return where a file lies that may have been finished since it was found."""
-    return file.path if file.path.exists() else folder_of(root, file.endpoint, file.day) / file.name
+    return file.path if file.path.exists() else folder_of(root, file.endpoint, file.day) / file.path.name

@@ -146,6 +146,10 @@ class EndpointHost(dg.ConfigurableResource, ABC):
     def sweep(self, name: str) -> list[str]:
         """Remove all but the newest ``keep_versions`` versions and those that serve; return which. ``publish`` does."""
 
+    def description(self, name: str, version: str) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return what the bundle of a version says of itself, also when it was swept; None where that is not kept."""
+        return None
+
     def answers(self, bundle_dir: Path, requests: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
         """Start a private server for the bundle, ask it over HTTP, stop it; return the predictions, request by request.
 
@@ -185,6 +189,7 @@ class LocalEndpointHost(EndpointHost):
             raise GateRefused(text, "Promote it by hand if it should serve again.")
         with _disk_is_named(published):
             _copy_version(bundle, published)
+            published.keep_description(bundle.version)
             with published.locked():
                 published.exclude(bundle.version, None)
                 published.forget_refusal()
@@ -270,6 +275,10 @@ class LocalEndpointHost(EndpointHost):
     def sweep(self, name: str) -> list[str]:
         """Remove old versions' directories."""
         return _sweep(self._published(name), self.keep_versions)
+
+    def description(self, name: str, version: str) -> dict[str, Any] | None:
+        """Return what the version's bundle says of itself, from its own copy or from what was kept of it."""
+        return self._published(name).description(version)
 
     def _published(self, name: str) -> PublishedEndpoint:
         return PublishedEndpoint(Path(self.endpoints_dir), name)
@@ -382,6 +391,7 @@ def _sweep(published: PublishedEndpoint, keep: int) -> list[str]:
         others = [version for version in published.list_versions() if version not in needed]
         swept = others[: max(0, len(others) - keep)]
         for version in swept:
+            published.keep_description(version)
             doomed = published.versions / f".swept-{uuid.uuid4().hex[:8]}"
             os.rename(published.path_of(version), doomed)
             shutil.rmtree(doomed, ignore_errors=True)

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bigger_boat.data.dataset_manifest import MANIFEST_FILE
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.bundle import BUNDLE_FILE
 from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.storage import Storage
-from bigger_boat.serving.published import read_json
+from bigger_boat.serving.published import read_json, replace_file
 
 VERSIONED = ("datasets", "embeddings", "bundles", "reports")
 CHECKPOINT_AGE_S = 7 * 24 * 3600
@@ -46,10 +47,24 @@ def sweep(storage: Storage, endpoint_host: EndpointHost, keep: int) -> Swept:
     doomed = [*_old_versions(base, endpoint_host, keep), *_old_checkpoints(base)]
     sizes = [sum(path.stat().st_size for path in one.rglob("*") if path.is_file()) for one in doomed]
     for one in doomed:
+        _keep_manifest(one)
         gone = one.with_name(f"{_SWEPT}{uuid.uuid4().hex[:8]}")
         one.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
     return Swept(tuple(storage.address(one) for one in doomed), sum(sizes))
+
+
+def kept_manifest(version: Path) -> Path:
+    """Return where the manifest of a data set stays when the data set is swept: an answer's lineage needs it."""
+    kind, name = version.parent.parent, version.parent.name
+    return kind.parent / "described" / name / f"{version.name}.json"
+
+
+def _keep_manifest(version: Path) -> None:
+    manifest, kept = version / MANIFEST_FILE, kept_manifest(version)
+    if manifest.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, manifest.read_bytes())
 
 
 def _old_versions(base: Path, endpoint_host: EndpointHost, keep: int) -> list[Path]:

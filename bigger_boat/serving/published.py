@@ -3,7 +3,8 @@
 Belongs here: its layout and the atomic changes that publisher and server make to it. Does not belong here: loading
 models (``endpoints.py``), deciding what may be published (``ml/gate.py``). Standard library only.
 
-``ROOT/NAME/versions/V/`` bundles, ``current`` (the version that should serve), ``serving.json`` (what the server says
+``ROOT/NAME/versions/V/`` bundles, ``described/V.json`` what each bundle said of itself (it stays when the version is
+swept), ``current`` (the version that should serve), ``serving.json`` (what the server says
 it serves, or served last), ``refused.json`` (what it refused, and why), ``excluded.json`` (versions that may not return
 by themselves), ``challenger.json`` (the version that should answer a share, or in the shadow), ``challenging.json``
 (what the server says of it). ``ROOT/server.json`` says where the server is; it holds a lock on ``ROOT/.server.lock``
@@ -104,6 +105,18 @@ class PublishedEndpoint:
 
     def path_of(self, version: str) -> Path:
         return self.versions / version
+
+    def keep_description(self, version: str) -> None:
+        """Keep what a published version's bundle says of itself, for the time when the bundle is swept."""
+        target = self.directory / "described" / f"{version}.json"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, (self.path_of(version) / "bundle.json").read_bytes())
+
+    def description(self, version: str) -> dict[str, Any] | None:
+        """Return the ``bundle.json`` of a version that is or was published here; None where there was none."""
+        kept = read_json(self.directory / "described" / f"{version}.json")
+        return kept or read_json(self.path_of(version) / "bundle.json")
 
     def list_versions(self) -> list[str]:
         """Return the versions that are there, oldest first."""

@@ -1,6 +1,6 @@
 """When a model is trained again: a truth table on the decision, and what an instance tells as evidence."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -16,11 +16,14 @@ from bigger_boat.automation.retraining import (
     gather,
     session_days,
 )
+from bigger_boat.ml.online_decline import Decline
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 SERVING = Serving("v1", "2026-10-01", "2026-11-12", (NOW - timedelta(days=7)).timestamp())
 QUIET = Evidence(SERVING, days=45, new_days=2, changed_days=1, newest_record=100, psi=0.05)
 ENOUGH = replace(QUIET, new_days=6)
+FELL = Decline("mrr", 0.40, 0.32, 0.20, True, "first days", "2026-11-19")
+OFFLINE = replace(FELL, against="offline number", fall=0.29)
 
 
 def asked(hours_ago: float, times: int = 1, record: int = 50, version: str = "v0") -> Asked:
@@ -35,6 +38,25 @@ TABLE = {
     "healed days alone": (replace(QUIET, new_days=0, changed_days=7), Asked(), True, "0 new and 7 changed days"),
     "drift": (replace(QUIET, new_days=3, psi=0.3), Asked(), True, "PSI 0.30 (over 0.25) in 3 new days"),
     "drift of a weekend": (replace(QUIET, new_days=2, psi=0.9), Asked(), False, "PSI 0.90 of 0.25"),
+    "scores moved": (replace(QUIET, score_psi=0.4), Asked(), True, "its scores have moved: PSI 0.40 (over 0.25)"),
+    "scores moved a little": (replace(QUIET, score_psi=0.2), Asked(), False, "no retraining"),
+    "worse than at first": (
+        replace(QUIET, decline=FELL),
+        Asked(),
+        True,
+        "its online mrr became 20% worse than its first days: 0.400, now 0.320 (15% is too much)",
+    ),
+    "worse, perhaps by chance": (replace(QUIET, decline=replace(FELL, clear=False)), Asked(), False, "mrr 0.320"),
+    "a little worse": (replace(QUIET, decline=replace(FELL, fall=0.1)), Asked(), False, "online mrr 0.320"),
+    "below offline": (replace(QUIET, decline=OFFLINE), Asked(), False, "no retraining"),
+    "far below offline": (replace(QUIET, decline=replace(OFFLINE, fall=0.31)), Asked(), True, "its offline number"),
+    "worse, and no new day": (replace(QUIET, new_days=0, decline=FELL), Asked(), False, "no retraining"),
+    "worse, and trained on that": (
+        replace(QUIET, decline=FELL),
+        asked(48, record=100, version="v1"),
+        False,
+        "on this very data",
+    ),
     "old": (replace(QUIET, serving=replace(SERVING, since=0.0)), Asked(), True, "days (30 are the most)"),
     "nothing serves": (Evidence(None, 28, 28, 0, 9), Asked(), True, "nothing serves yet and 28 days are there"),
     "too few days": (Evidence(None, 6, 6, 0, 9), Asked(), False, "6 days are there and 7 are needed"),
@@ -133,6 +155,20 @@ def test_only_a_drift_report_that_holds_the_newest_day_and_this_window_counts(in
     assert gather(instance, "intent", session_days(instance)).psi is None
     report(instance, "drift_report", **{**told, "measured_to": "2026-11-11", "measured_against": "2026-11-02"})
     assert gather(instance, "intent", session_days(instance)).psi is None
+
+
+def test_what_the_last_logged_day_says_of_the_serving_version_is_evidence(instance):
+    for day in days(1, 10):
+        report(instance, "sessions", day)
+    report(instance, "intent_endpoint", window={"first": "2026-11-01", "last": "2026-11-06", "count": 6}, version="v1")
+    assert gather(instance, "intent", session_days(instance)).decline is None
+    told = {"v1": asdict(FELL), "v0": asdict(replace(FELL, fall=0.9))}
+    report(instance, "online_metrics", "2026-11-10", declines=dg.MetadataValue.json(told))
+    report(instance, "prediction_log", "2026-11-10", score_psi=dg.MetadataValue.json({"v1": 0.3}))
+    report(instance, "online_metrics", "2026-11-09", declines=dg.MetadataValue.json({}))  # made later
+    report(instance, "prediction_log", "2026-11-09", score_psi=dg.MetadataValue.json({"v1": 0.0}))
+    seen = gather(instance, "intent", session_days(instance))
+    assert (seen.score_psi, seen.decline) == (0.3, FELL)
 
 
 def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else():

@@ -1,10 +1,14 @@
 """Sessions written by hand, for the tests of the data sets."""
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
 
 from bigger_boat.data.splits import Splits, split_days
 

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import duckdb
 import polars as pl
 import pytest
 from whole_shop import make_source
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))  # importlib mode puts no test folder on the path
+
+from prediction_lines import line, write_log
 
 from bigger_boat.data.dataset_manifest import read_manifest
 from bigger_boat.data.landing import land
@@ -166,6 +171,16 @@ def assert_forgotten(root: Path, session: str, past: Path) -> None:
         assert len([*root.glob(f"datasets/{name}/*")]) == 1
 
 
+def with_golden(root: Path, session: str) -> None:
+    """Let a bundle's golden request be the products that the session looked at."""
+    with duckdb.connect(str(root / "warehouse.duckdb"), read_only=True) as connection:
+        query = "select sku, timestamp_ms from distinct_events where session_id = ? and sku <> ''"
+        rows = connection.execute(query, [session]).fetchall()
+    events = [{"action": "detail", "sku": sku, "timestamp_ms": at} for sku, at in rows]
+    golden = [{"request": {"sessions": [["another"], events]}, "predictions": []}]
+    (root / "bundles" / "intent_model" / "with_it" / "bundle" / "golden.json").write_text(json.dumps(golden))
+
+
 def test_forget_leaves_no_trace_and_names_what_was_trained(copied, past, forked):
     root, session = copied
     version = folder_of(root, "intent_dataset").name
@@ -173,9 +188,15 @@ def test_forget_leaves_no_trace_and_names_what_was_trained(copied, past, forked)
         bundle = root / "bundles" / "intent_model" / name / "bundle" / "bundle.json"
         bundle.parent.mkdir(parents=True)
         bundle.write_text(json.dumps({"info": {"data_versions": {"intent_dataset": dataset}}}))
+    with_golden(root, session)
+    log = write_log(root / "predictions", DAY.isoformat(), line("r-1", session_id=session), line("r-2"))
     code, said = forked.run(root, "forget", session, "nobody")
     assert code == 0, said
-    assert "nobody is in no file, table or data set: unknown, or forgotten already." in said
+    assert "nobody is in no file, table, data set or answer: unknown, or forgotten already." in said
+    assert "1 in the log of answers" in said
+    assert "1 rows left the log of answers." in said
+    assert [json.loads(row)["request_id"] for row in log.read_text().splitlines()] == ["r-2"]
+    assert "golden requests hold events of these sessions: bundles/intent_model/with_it/bundle" in said
     assert f"{session}: " in said
     assert "trained on data with these sessions: bundles/intent_model/with_it/bundle" in said
     assert "without/bundle" not in said

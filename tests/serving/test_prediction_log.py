@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_models import serve_tiny_models
 
-from bigger_boat.data.prediction_files import day_files, find_answer, logged_days, whole_lines, without_sessions
+from bigger_boat.data.prediction_files import day_files, find_answer, logged_days, whole_lines
 from bigger_boat.serving import client
 from bigger_boat.serving.contract import parse_request
 from bigger_boat.serving.prediction_log import Answered, LogLimits, PredictionLog, request_rotation, sweep
@@ -142,11 +142,6 @@ def test_the_oldest_goes_first_where_there_is_too_much(tmp_path):
     gone = sweep(tmp_path, LogLimits(total_bytes=250, days=90), "2026-11-20")
     assert [path.name for path in gone] == ["a.jsonl", "b.jsonl"], "one is too old, then 300 bytes are 50 too many"
     assert logged_days(tmp_path) == ["2026-11-19", "2026-11-20"]
-
-
-def test_lines_of_a_session_can_be_taken_out():
-    lines = b'{"session_id":"s-1"}\n{"session_id":"s-2"}\n{"session_id":null}\n{"dropped":2}\n'
-    assert without_sessions(lines, ["s-1"]) == b'{"session_id":"s-2"}\n{"session_id":null}\n{"dropped":2}\n'
 
 
 def wait_for(root: Path, request_id: str) -> list[dict]:
