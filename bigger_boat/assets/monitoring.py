@@ -118,7 +118,8 @@ def _picture(then: Mapping[str, Mapping[str, int]], now: Mapping[str, Mapping[st
     from bigger_boat.data.dataset_plots import plot_shares
 
     order = {"lengths": _names(LENGTHS), "gaps": _names(GAPS_S), "actions": list(ACTIONS)}
-    return plot_shares({name: (names, then[name], now[name]) for name, names in order.items()})
+    titles = {"lengths": "events of a session", "gaps": "mean gap in a session (s)", "actions": "actions"}
+    return plot_shares({titles[name]: (names, then[name], now[name]) for name, names in order.items()})
 
 
 def _bucket(edges: tuple[int, ...], value: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from bigger_boat.data.drift import SMALLEST_SHARE
 from bigger_boat.data.split_files import read_split
 from bigger_boat.data.vocabulary import SPLITS
 
@@ -50,7 +51,10 @@ def plot_recommendation_dataset(directory: Path) -> bytes:
 
 
 def plot_shares(panels: Mapping[str, tuple[Sequence[str], Mapping[str, int], Mapping[str, int]]]) -> bytes:
-    """Return a picture with a panel per variable: the share of each category (in this order) then and now."""
+    """Return a picture with a panel per variable: the share of each category (in this order) then and now.
+
+    On a logarithmic axis: a drift of what is rare, such as purchases, counts as much as one of what is frequent.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
@@ -62,7 +66,7 @@ def plot_shares(panels: Mapping[str, tuple[Sequence[str], Mapping[str, int], Map
             axes.bar(
                 places + offset, shares, 0.4, label=label, color=COLOURS["train" if label == "then" else "validation"]
             )
-        axes.set(title=name, ylabel="share")
+        axes.set(title=name, ylabel="share (log)", yscale="log", ylim=(SMALLEST_SHARE, 6))
         axes.set_xticks(places, categories, rotation=60, ha="right", fontsize=8)
         axes.legend()
     return png(figure)
