@@ -15,7 +15,7 @@ _BARE_NAME = re.compile(r'(?<![\w:"/.])(?!(?:and|or|not|roots|sinks)\b)([A-Za-z_
 
 
 SWEEPS, MONITORING = "sweeps", "monitoring"
-"""Groups of assets that no plan makes by itself: the one on demand, the other when the retraining sensor asks."""
+"""Groups of assets that no plan makes by itself: the one on demand, the other when a sensor asks."""
 
 
 def select_assets(text: str, graph) -> set[AssetKey]:

@@ -22,10 +22,10 @@ import orjson
 from starlette.requests import Request
 
 from bigger_boat.errors import RequestError
+from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.collect import CollectOptions
 from bigger_boat.serving.contract import DEFAULT_LIMITS, Limits, PredictionRequest, format_error, require_body_size
 from bigger_boat.serving.metrics import Metrics
-from bigger_boat.serving.prediction_log import Answered
 
 logger = logging.getLogger("bigger_boat.serving.requests")
 

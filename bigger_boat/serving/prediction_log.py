@@ -12,25 +12,21 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from bigger_boat.data.prediction_files import (
     DROPPED,
-    MOST_EVENTS,
-    MOST_PRODUCTS,
     SPOOL,
     SUFFIX,
     day_of,
     folder_of,
 )
-from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS
-from bigger_boat.serving.contract import PredictionRequest
+from bigger_boat.serving.answered import Answered, lines_of
 
 logger = logging.getLogger("bigger_boat.serving")
 
@@ -56,25 +52,6 @@ class LogLimits:
     file_age_s: float = 3600.0
     total_bytes: int = 2 * 1024**3
     days: int = 90
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A request that was answered, as it was answered. Nothing of it is copied or rendered before the thread does."""
-
-    request_id: str
-    route: str
-    endpoint: str
-    model: str
-    version: str
-    asked: PredictionRequest
-    predictions: Sequence[Mapping[str, Any]]
-    latency_s: float
-    at_s: float
-
-    def cells(self) -> int:
-        products = sum(len(prediction.get("skus", ())) for prediction in self.predictions)
-        return 1 + products + sum(map(len, self.asked.sessions))
 
 
 class PredictionLog:
@@ -145,7 +122,7 @@ class PredictionLog:
         by_file: dict[tuple[str, str], list[bytes]] = {}
         for answer in chunk:
             place = answer.endpoint, day_of(int(answer.at_s * 1000))
-            by_file.setdefault(place, []).extend(orjson.dumps(line) for line in _lines(answer))
+            by_file.setdefault(place, []).extend(orjson.dumps(line) for line in lines_of(answer))
         for (endpoint, day), lines in by_file.items():
             self._file(endpoint, day).write(b"\n".join([*lines, b""]))
 
@@ -268,43 +245,3 @@ def _move_in(root: Path, spooled: Path) -> None:
     target = root / spooled.relative_to(root / SPOOL)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(spooled, target)
-
-
-def _lines(answer: Answered) -> Iterator[dict[str, Any]]:
-    """Yield a line per session of a request, its answer beside what was asked, both bounded."""
-    asked = answer.asked
-    for position, (session, prediction) in enumerate(zip(asked.sessions, answer.predictions, strict=True)):
-        yield {
-            "endpoint": answer.endpoint,
-            "request_id": answer.request_id,
-            "position": position,
-            "answered_at_ms": int(answer.at_s * 1000),
-            "latency_ms": round(answer.latency_s * 1000, 3),
-            "route": answer.route,
-            "model": answer.model,
-            "version": answer.version,
-            "session_id": asked.session_ids[position] if asked.session_ids else None,
-            "at_ms": None if asked.at_ms[position] == MISSING_TIMESTAMP_MS else asked.at_ms[position],
-            "k": asked.k,
-            "exclude_seen": asked.exclude_seen,
-            "events": len(session),
-            "actions": session.actions[-MOST_EVENTS:],
-            "skus": session.skus[-MOST_EVENTS:],
-            "timestamps_ms": session.timestamps_ms[-MOST_EVENTS:],
-            "products": len({sku for sku in session.skus if sku}),
-            **_outcome(prediction),
-        }
-
-
-def _outcome(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    if "purchase_probability" in prediction:
-        return {
-            "unknown": len(prediction["unknown_actions"]),
-            "purchase_probability": prediction["purchase_probability"],
-        }
-    return {
-        "unknown": len(prediction["unknown_skus"]),
-        "recommended": prediction["skus"][:MOST_PRODUCTS],
-        "scores": prediction["scores"][:MOST_PRODUCTS],
-        "fallback": prediction["fallback"],
-    }

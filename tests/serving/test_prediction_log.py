@@ -12,8 +12,9 @@ from tiny_models import serve_tiny_models
 
 from bigger_boat.data.prediction_files import day_files, find_answer, logged_days, whole_lines
 from bigger_boat.serving import client
+from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.contract import parse_request
-from bigger_boat.serving.prediction_log import Answered, LogLimits, PredictionLog, request_rotation, sweep
+from bigger_boat.serving.prediction_log import LogLimits, PredictionLog, request_rotation, sweep
 
 MORNING = datetime(2026, 11, 20, 9, 0, tzinfo=UTC).timestamp()
 RANKED = {"skus": ["a", "b"], "scores": [0.9, 0.1], "fallback": False, "unknown_skus": ["nobody"]}
