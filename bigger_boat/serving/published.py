@@ -107,11 +107,11 @@ class PublishedEndpoint:
         return self.versions / version
 
     def keep_description(self, version: str) -> None:
-        """Keep what a published version's bundle says of itself, for the time when the bundle is swept."""
-        target = self.directory / "described" / f"{version}.json"
-        if not target.exists():
+        """Keep what a published version's bundle says of itself, for when it is swept; a damaged one says nothing."""
+        target, told = self.directory / "described" / f"{version}.json", self.path_of(version) / "bundle.json"
+        if told.is_file() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(target, (self.path_of(version) / "bundle.json").read_bytes())
+            replace_file(target, told.read_bytes())
 
     def description(self, version: str) -> dict[str, Any] | None:
         """Return the ``bundle.json`` of a version that is or was published here; None where there was none."""
