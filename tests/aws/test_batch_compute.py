@@ -92,7 +92,7 @@ def test_what_trains_asks_for_a_machine_and_nothing_else_does(definitions):
     for each in definitions.defs.resolve_asset_graph().assets_defs:
         for key in set(KEYS) & set(each.required_resource_keys):
             asked[key] |= {asset.to_user_string() for asset in each.keys}
-    trained = {"intent_model", "lstm_recommender", "intent_champion", "recommendation_champion"}
+    trained = {"intent_model", "lstm_recommender", "prodb_recommender", "intent_champion", "recommendation_champion"}
     assert asked == {"gpu_compute": trained, "cpu_compute": {"product_embeddings"}}
 
 
