@@ -1,16 +1,21 @@
 """Requests that wait together are answered together.
 
-Belongs here: the bounded queue of an endpoint and the threads that drain it. Does not belong here: what a model is
+Belongs here: the bounded queue of an endpoint, and who drains it. Does not belong here: what a model is
 (``predictor.py``), which one answers (``endpoints.py``), HTTP (``app.py``).
 
 There is no timer: whatever has come while a batch was running is the next batch. One client alone never waits, and
 many clients share one pass over the product matrix.
+
+A call that takes a few milliseconds runs on the event loop itself, after all that has come was read: waking a thread
+and being woken by it takes about as long. Everything else goes to threads, so that probes, timeouts and other
+endpoints are not held up. What is quick is measured for each version, never assumed.
 """
 
 import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +26,12 @@ from bigger_boat.serving.contract import PredictionRequest
 from bigger_boat.serving.predictor import LARGEST_CALL_SESSIONS, Predictor
 
 Predictions = list[dict[str, Any]]
+
+_SMALL_SESSIONS, _SMALL_EVENTS = 8, 256
+"""A small call: what may be answered on the event loop, and what tells how quick a version is."""
+_QUICK_S = 0.008
+"""How long a version's small calls may take, smoothed, to be answered there."""
+_SMOOTHING = 0.1
 
 
 @dataclass(slots=True)
@@ -60,6 +71,9 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._waiting_sessions = self._waiting_events = 0
         self._closed = False
+        self._busy_threads = 0
+        self._turn_of: asyncio.AbstractEventLoop | None = None
+        self._small_call_s: weakref.WeakKeyDictionary[Predictor, float] = weakref.WeakKeyDictionary()
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"answer-{name}-{number}", daemon=True)
@@ -83,7 +97,7 @@ class Batcher:
             self._jobs.append(job)
             self._waiting_sessions += job.sessions
             self._waiting_events += job.events
-            self._changed.notify()
+            self._want_turn(loop)
         return await job.future
 
     def close(self) -> None:
@@ -98,6 +112,32 @@ class Batcher:
         sessions, events = self._waiting_sessions + job.sessions, self._waiting_events + job.events
         return sessions <= self._queue_sessions and events <= self._queue_events
 
+    def _want_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have ``loop`` look at the queue after it has read what else came."""
+        if self._turn_of is not loop:
+            self._turn_of = loop
+            loop.call_soon(self._take_turn, loop)
+
+    def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer here what is quick, or wake a thread; a thread that is busy takes what waits when it is done."""
+        with self._changed:
+            self._turn_of = None
+            if self._closed or not self._is_quick():
+                self._changed.notify()
+                return
+            batch = self._take()
+            if self._jobs:
+                self._want_turn(loop)
+        if batch:
+            self._answer(batch)
+            self._hand_out(batch, loop)
+
+    def _is_quick(self) -> bool:
+        """Whether all that waits is one small call, or a few, of a version that is known to be quick."""
+        if self._busy_threads or self._waiting_sessions > _SMALL_SESSIONS or self._waiting_events > _SMALL_EVENTS:
+            return False
+        return all(self._small_call_s.get(job.predictor, _QUICK_S) < _QUICK_S for job in self._jobs)
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -106,8 +146,14 @@ class Batcher:
                         return
                     self._changed.wait()
                 batch = self._take()
+                self._busy_threads += 1
+                if self._jobs:
+                    self._changed.notify()  # another thread may be free
             if batch:
                 self._answer(batch)
+                self._hand_out(batch)
+            with self._changed:
+                self._busy_threads -= 1
 
     def _take(self) -> list[_Job]:
         """Take the oldest job and those behind it that fit into its call; who is gone is dropped."""
@@ -139,12 +185,27 @@ class Batcher:
         except Exception as error:
             for job in batch:  # one request's fault must not be its neighbours'
                 job.result = _alone(job) if len(batch) > 1 else error
+        seconds = time.perf_counter() - began
+        self._note_pace(batch, seconds)
         if self._on_batch:
-            self._on_batch(self.name, sum(job.sessions for job in batch), time.perf_counter() - began)
+            self._on_batch(self.name, sum(job.sessions for job in batch), seconds)
+
+    def _note_pace(self, batch: list[_Job], seconds: float) -> None:
+        if sum(job.sessions for job in batch) > _SMALL_SESSIONS or sum(job.events for job in batch) > _SMALL_EVENTS:
+            return
+        predictor = batch[0].predictor
+        before = self._small_call_s.get(predictor, seconds)
+        self._small_call_s[predictor] = before + _SMOOTHING * (seconds - before)
+
+    def _hand_out(self, batch: list[_Job], here: asyncio.AbstractEventLoop | None = None) -> None:
+        """Give each job its result on its own loop; ``here`` is the loop that runs this, if one does."""
         by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         for job in batch:
             by_loop.setdefault(job.loop, []).append(job)
         for loop, jobs in by_loop.items():
+            if loop is here:
+                _deliver(jobs)
+                continue
             with contextlib.suppress(RuntimeError):  # the loop was closed; nobody waits there any more
                 loop.call_soon_threadsafe(_deliver, jobs)
 

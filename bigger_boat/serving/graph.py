@@ -6,41 +6,59 @@ TensorFlow is imported when a graph is loaded, not before.
 
 import contextlib
 import gc
+import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 SIGNATURE = "serving_default"
+_TAG = "serve"
 
 
 def load_runtime() -> None:
-    """Import TensorFlow now (seconds), so that the first model does not wait for it."""
-    with _without_keras():
-        import tensorflow  # noqa: F401
-
+    """Import what serves of TensorFlow now, so that the first model does not wait for it."""
+    _import_runtime()
     # Hundreds of thousands of objects that live as long as the process: no collection has to look at them again,
     # neither between requests nor after a swap.
     gc.collect()
     gc.freeze()
 
 
-@contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    """Importing TensorFlow imports Keras where it is installed, which takes half of the time; no graph needs it.
+def _import_runtime() -> tuple[type, type, type, Callable]:
+    """Return TensorFlow's Graph, Session, ConfigProto and loader, which are all that serving needs of it."""
+    with _without_its_api():
+        from tensorflow.core.protobuf.config_pb2 import ConfigProto
+        from tensorflow.python.client.session import Session
+        from tensorflow.python.framework.ops import Graph as TensorFlowGraph
+        from tensorflow.python.saved_model.loader import load
+    return TensorFlowGraph, Session, ConfigProto, load
 
-    Whoever needs Keras later in this process imports it as usual.
+
+@contextlib.contextmanager
+def _without_its_api() -> Iterator[None]:
+    """Let modules of TensorFlow be imported without ``import tensorflow`` being run.
+
+    That one makes thousands of public names and imports Keras: two thirds of the time until a server can answer. Here
+    an empty package stands in its place meanwhile; whoever needs the names later in this process imports it as usual.
     """
-    if "tensorflow" in sys.modules or "keras" in sys.modules:
+    if "tensorflow" in sys.modules:
         yield
         return
-    sys.modules["keras"] = None  # type: ignore[assignment]  (Python's way to say that there is none)
+    spec = importlib.util.find_spec("tensorflow")
+    sys.modules["tensorflow"] = package = importlib.util.module_from_spec(spec)
+    package.__path__ = list(spec.submodule_search_locations)
+    hides_keras = "keras" not in sys.modules
+    if hides_keras:
+        sys.modules["keras"] = None  # type: ignore[assignment]  (Python's way to say that there is none)
     try:
         yield
     finally:
-        del sys.modules["keras"]
+        del sys.modules["tensorflow"]
+        if hides_keras:
+            del sys.modules["keras"]
 
 
 class Graph:
@@ -51,14 +69,13 @@ class Graph:
     """
 
     def __init__(self, directory: Path):
-        import tensorflow as tf
-
-        v1 = tf.compat.v1
-        with tf.Graph().as_default() as graph:
-            # One thread answers a batch: handing operations, or parts of them, to others costs more than it wins.
-            threads = v1.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
-            session = v1.Session(graph=graph, config=threads)
-            described = v1.saved_model.load(session, [tf.saved_model.SERVING], str(directory)).signature_def[SIGNATURE]
+        graph_class, session_class, config_class, load = _import_runtime()
+        with graph_class().as_default() as graph:
+            # The thread that asks runs the graph (-1): handing operations, or parts of them, to others costs more than
+            # it wins.
+            threads = config_class(inter_op_parallelism_threads=-1, intra_op_parallelism_threads=1)
+            session = session_class(graph=graph, config=threads)
+            described = load(session, [_TAG], str(directory)).signature_def[SIGNATURE]
         self.inputs = frozenset(described.inputs)
         self.outputs = frozenset(described.outputs)
         self._order = sorted(self.inputs)

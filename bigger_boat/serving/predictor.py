@@ -4,6 +4,7 @@ Belongs here: padding sessions into the SavedModel's inputs and reading its outp
 (``app.py``), batches over requests (``batching.py``), swapping versions (``endpoints.py``), TensorFlow (``graph.py``).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,18 +105,20 @@ def _padded(sessions: list[Session], at_ms: list[int], k: int, exclude_seen: boo
 
 
 def _rankings(sessions: list[Session], outputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    scores = outputs["scores"]
-    if not np.isfinite(scores[outputs["skus"] != b""]).all():
-        raise ServerError("The model answered a score that is no number.")
+    columns = (outputs[name].tolist() for name in ("skus", "scores", "fallback", "unknown"))
     answers = []
-    for row, session in enumerate(sessions):
-        pairs = [(s.decode(), x) for s, x in zip(outputs["skus"][row], scores[row].tolist(), strict=True) if s]
+    for session, skus, scores, fallback, unknown in zip(sessions, *columns, strict=True):
+        if b"" in skus:  # places for which there was no product
+            scores = [score for sku, score in zip(skus, scores, strict=True) if sku]
+            skus = filter(None, skus)
+        if not all(map(math.isfinite, scores)):
+            raise ServerError("The model answered a score that is no number.")
         answers.append(
             {
-                "skus": [sku for sku, _ in pairs],
-                "scores": [score for _, score in pairs],
-                "fallback": bool(outputs["fallback"][row]),
-                "unknown_skus": _flagged(session.skus, outputs["unknown"][row]),
+                "skus": [sku.decode() for sku in skus],
+                "scores": scores,
+                "fallback": fallback,
+                "unknown_skus": _flagged(session.skus, unknown),
             }
         )
     return answers
@@ -128,15 +131,17 @@ def _probabilities(sessions: list[Session], outputs: dict[str, np.ndarray]) -> l
     return [
         {
             "purchase_probability": float(probabilities[row]),
-            "unknown_actions": _flagged(session.actions, outputs["unknown"][row]),
+            "unknown_actions": _flagged(session.actions, outputs["unknown"][row].tolist()),
         }
         for row, session in enumerate(sessions)
     ]
 
 
-def _flagged(tokens: list[str], flags: np.ndarray) -> list[str]:
+def _flagged(tokens: list[str], flags: list[bool]) -> list[str]:
     """The flagged tokens once each, in order of appearance; padding is never one."""
-    return list(dict.fromkeys(token for token, flag in zip(tokens, flags.tolist(), strict=False) if flag and token))
+    if True not in flags:
+        return []
+    return list(dict.fromkeys(token for token, flag in zip(tokens, flags, strict=False) if flag and token))
 
 
 def _first_line(error: Exception) -> str:

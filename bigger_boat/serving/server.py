@@ -135,6 +135,7 @@ class _Server(uvicorn.Server):
             lifespan="on",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # nobody reads the client's address
             server_header=False,
             timeout_keep_alive=guards.keep_alive_s,
             timeout_graceful_shutdown=_GRACE_S,

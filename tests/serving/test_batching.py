@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from bigger_boat.errors import RequestError
+from bigger_boat.serving import batching
 from bigger_boat.serving.batching import Batcher
 from bigger_boat.serving.contract import PredictionRequest, Session
 
@@ -18,6 +19,7 @@ class Predictor:
     def __init__(self, name: str = "first"):
         self.name = name
         self.calls: list[int] = []
+        self.threads: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.began = threading.Event()
@@ -26,6 +28,7 @@ class Predictor:
         self.began.set()
         assert self.gate.wait(20)
         self.calls.append(len(request.sessions))
+        self.threads.append(threading.get_ident())
         if any(BAD in session.skus for session in request.sessions):
             raise ValueError("this session breaks the model")
         return [{"skus": session.skus[: request.k], "by": self.name} for session in request.sessions]
@@ -151,3 +154,75 @@ def test_what_waits_at_the_end_is_answered():
     assert [answer[0]["skus"] for answer in asyncio.run(ask())] == [["a"], ["b"]]
     with pytest.raises(RequestError, match="Too many"):
         asyncio.run(batcher.answer(predictor, asking("c")))
+
+
+async def together(batcher: Batcher, requests: list) -> list:
+    return await asyncio.gather(*(batcher.answer(which, request) for which, request in requests))
+
+
+def test_a_version_known_to_be_quick_is_asked_on_the_event_loop_for_all_that_was_read(batcher):
+    predictor, here = Predictor(), threading.get_ident()
+
+    async def ask() -> list:
+        await batcher.answer(predictor, asking("nobody knows yet how quick it is"))
+        return await together(batcher, [(predictor, asking(sku)) for sku in "abcde"])
+
+    answers = asyncio.run(ask())
+    assert [answer[0]["skus"] for answer in answers] == [[sku] for sku in "abcde"]
+    assert predictor.calls == [1, 5]
+    assert predictor.threads[0] != here
+    assert predictor.threads[1] == here
+
+
+def test_rules_and_versions_are_never_in_one_call_on_the_event_loop_either(batcher):
+    old, new = Predictor("old"), Predictor("new")
+    requests = [((old, new)[number % 2], asking(*"abc", k=1 + number % 3)) for number in range(8)]
+
+    async def ask() -> list:
+        for predictor in (old, new):
+            await batcher.answer(predictor, asking("first"))
+        return await together(batcher, requests)
+
+    answers = asyncio.run(ask())
+    for (which, request), answer in zip(requests, answers, strict=True):
+        assert answer == [{"skus": ["a", "b", "c"][: request.k], "by": which.name}]
+    assert {thread for which in (old, new) for thread in which.threads[1:]} == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("request_", [asking("a", sessions=9), asking(*["a"] * 257)], ids=["sessions", "events"])
+def test_a_large_call_has_a_thread(batcher, request_):
+    predictor = Predictor()
+
+    async def ask() -> None:
+        await batcher.answer(predictor, asking("first"))
+        await batcher.answer(predictor, request_)
+
+    asyncio.run(ask())
+    assert threading.get_ident() not in predictor.threads
+
+
+def test_a_version_that_takes_its_time_has_a_thread(batcher, monkeypatch):
+    monkeypatch.setattr(batching, "_QUICK_S", 0.0)
+    predictor = Predictor()
+
+    async def ask() -> None:
+        for sku in "abc":
+            await batcher.answer(predictor, asking(sku))
+
+    asyncio.run(ask())
+    assert len(predictor.threads) == 3
+    assert threading.get_ident() not in predictor.threads
+
+
+def test_a_fault_on_the_event_loop_is_one_requests_too(batcher):
+    predictor = Predictor()
+
+    async def ask() -> list:
+        await batcher.answer(predictor, asking("first"))
+        asked = (batcher.answer(predictor, asking(sku)) for sku in ("a", BAD, "c"))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert [answers[0][0]["skus"], answers[2][0]["skus"]] == [["a"], ["c"]]
+    assert isinstance(answers[1], ValueError)
+    assert predictor.threads[1] == threading.get_ident()
