@@ -25,7 +25,7 @@ REQUIREMENTS = [
     "universal_pathlib>=0.3",
     "s3fs>=2026",  # without a floor the resolver picks 0.4.2
     # models
-    "tensorflow>=2.21,<2.22",
+    "tensorflow>=2.21,<2.22",  # serving/graph.py imports its session without its names: raise together with the tests
     "keras>=3.15",
     "gensim>=4.4",
     "scikit-learn>=1.7",

@@ -123,7 +123,10 @@ class _Application:
             self._batchers[name] = batcher
             shadow = f"{SHADOW} of {name}"  # a queue and a thread of its own: nobody who asks waits for it
             self._batchers[shadow] = Batcher(
-                shadow, queue_sessions=guards.queue_sessions, queue_events=guards.queue_events
+                shadow,
+                queue_sessions=guards.queue_sessions,
+                queue_events=guards.queue_events,
+                threads_only=True,
             )
             self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
         if self.log:

@@ -62,14 +62,19 @@ class Batcher:
         queue_events: int = 1_000_000,
         workers: int = 1,
         on_batch: Callable[[str, int, float], None] | None = None,
+        threads_only: bool = False,
     ):
-        """The limits bound what waits; ``on_batch`` hears name, sessions and seconds of a batch."""
+        """The limits bound what waits; ``on_batch`` hears name, sessions and seconds of a batch.
+
+        With ``threads_only`` nothing is answered on the event loop, however quick it is.
+        """
         self.name = name
         self._queue_sessions = queue_sessions
         self._queue_events = queue_events
         self._on_batch = on_batch
         self._jobs: deque[_Job] = deque()
         self._waiting_sessions = self._waiting_events = 0
+        self._threads_only = threads_only
         self._closed = False
         self._busy_threads = 0
         self._turn_of: asyncio.AbstractEventLoop | None = None
@@ -134,7 +139,9 @@ class Batcher:
 
     def _is_quick(self) -> bool:
         """Whether all that waits is one small call, or a few, of a version that is known to be quick."""
-        if self._busy_threads or self._waiting_sessions > _SMALL_SESSIONS or self._waiting_events > _SMALL_EVENTS:
+        if self._threads_only or self._busy_threads:
+            return False
+        if self._waiting_sessions > _SMALL_SESSIONS or self._waiting_events > _SMALL_EVENTS:
             return False
         return all(self._small_call_s.get(job.predictor, _QUICK_S) < _QUICK_S for job in self._jobs)
 

@@ -5,6 +5,7 @@ TensorFlow is imported when a graph is loaded, not before.
 """
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import sys
@@ -16,6 +17,13 @@ import numpy as np
 
 SIGNATURE = "serving_default"
 _TAG = "serve"
+_serves_only = False
+
+
+def serve_only() -> None:
+    """Say that this process does nothing but serve, before its first graph: then less of TensorFlow is imported."""
+    global _serves_only
+    _serves_only = True
 
 
 def load_runtime() -> None:
@@ -27,6 +35,7 @@ def load_runtime() -> None:
     gc.freeze()
 
 
+@functools.cache
 def _import_runtime() -> tuple[type, type, type, Callable]:
     """Return TensorFlow's Graph, Session, ConfigProto and loader, which are all that serving needs of it."""
     with _without_its_api():
@@ -34,31 +43,28 @@ def _import_runtime() -> tuple[type, type, type, Callable]:
         from tensorflow.python.client.session import Session
         from tensorflow.python.framework.ops import Graph as TensorFlowGraph
         from tensorflow.python.saved_model.loader import load
+        from tensorflow.python.trackable import data_structures  # noqa: F401  (Keras asks for it before TensorFlow)
     return TensorFlowGraph, Session, ConfigProto, load
 
 
 @contextlib.contextmanager
 def _without_its_api() -> Iterator[None]:
-    """Let modules of TensorFlow be imported without ``import tensorflow`` being run.
+    """Keep Keras out, which ``import tensorflow`` brings along; where nothing but serving happens, that import too.
 
-    That one makes thousands of public names and imports Keras: two thirds of the time until a server can answer. Here
-    an empty package stands in its place meanwhile; whoever needs the names later in this process imports it as usual.
+    It makes thousands of public names, which no graph needs: two thirds of the time until a server can answer. An empty
+    package stands in its place meanwhile. Whoever needs Keras or the names later in this process imports them as usual.
     """
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    spec = importlib.util.find_spec("tensorflow")
-    sys.modules["tensorflow"] = package = importlib.util.module_from_spec(spec)
-    package.__path__ = list(spec.submodule_search_locations)
-    hides_keras = "keras" not in sys.modules
-    if hides_keras:
-        sys.modules["keras"] = None  # type: ignore[assignment]  (Python's way to say that there is none)
+    hidden = {} if "tensorflow" in sys.modules or "keras" in sys.modules else {"keras": None}  # None: there is none
+    if _serves_only and "tensorflow" not in sys.modules:
+        spec = importlib.util.find_spec("tensorflow")
+        hidden["tensorflow"] = importlib.util.module_from_spec(spec)  # its __path__ is set, nothing of it is run
+    sys.modules.update(hidden)
     try:
         yield
     finally:
-        del sys.modules["tensorflow"]
-        if hides_keras:
-            del sys.modules["keras"]
+        for name in hidden:
+            if sys.modules.get(name) is hidden[name]:
+                del sys.modules[name]
 
 
 class Graph:

@@ -26,6 +26,7 @@ from bigger_boat.serving.client import post_invocations
 from bigger_boat.serving.connections import guarded_protocol
 from bigger_boat.serving.contract import Limits
 from bigger_boat.serving.endpoints import BundleHost, EndpointsHost
+from bigger_boat.serving.graph import serve_only
 from bigger_boat.serving.guard import Guards, ServerOptions
 from bigger_boat.serving.predictor import Predictor
 from bigger_boat.serving.published import endpoints_id, read_json, utc_now, write_json
@@ -57,6 +58,7 @@ def run_server(
     """
     if (endpoints_dir is None) == (bundle_dir is None):
         raise ServerError("The server needs either an endpoints directory or a bundle.")
+    serve_only()
     options = options or ServerOptions()
     models = (
         BundleHost(bundle_dir, verify=replay_golden)

@@ -214,6 +214,19 @@ def test_a_version_that_takes_its_time_has_a_thread(batcher, monkeypatch):
     assert threading.get_ident() not in predictor.threads
 
 
+def test_a_queue_of_threads_only_is_never_answered_on_the_event_loop():
+    batcher, predictor = Batcher("shadow", queue_sessions=10, threads_only=True), Predictor()
+
+    async def ask() -> None:
+        for sku in "abc":
+            await batcher.answer(predictor, asking(sku))
+
+    asyncio.run(ask())
+    batcher.close()
+    assert len(predictor.threads) == 3
+    assert threading.get_ident() not in predictor.threads
+
+
 def test_a_fault_on_the_event_loop_is_one_requests_too(batcher):
     predictor = Predictor()
 

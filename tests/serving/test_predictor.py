@@ -1,6 +1,8 @@
 """The predictor over real (tiny) SavedModels, against answers computed apart from the graph."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,29 @@ def test_nan_is_never_an_answer(tmp_path):
     predictor = Predictor.load(bundle.directory)
     with pytest.raises(ServerError, match="no number"):
         predictor.predict(PredictionRequest([Session(["add"], [""], [-1])], [-1]))
+
+
+SERVES_THEN_IMPORTS = """
+import sys
+from pathlib import Path
+from bigger_boat.serving.contract import parse_request
+from bigger_boat.serving.graph import load_runtime, serve_only
+from bigger_boat.serving.predictor import Predictor
+serve_only()
+load_runtime()
+predictor, asked = Predictor.load(Path(sys.argv[1])), parse_request({"sessions": [["sku-a"], []]})
+before = predictor.predict(asked)
+assert "keras" not in sys.modules and "tensorflow" not in sys.modules
+import keras
+import tensorflow as tf
+model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+assert model.predict(tf.ones((1, 2)), verbose=0) == 2
+assert tf.function(lambda x: x + 1)(tf.constant(1)) == 2
+assert Predictor.load(Path(sys.argv[1])).predict(asked) == predictor.predict(asked) == before
+"""
+
+
+def test_serving_needs_neither_tensorflows_names_nor_keras_and_both_can_be_imported_later(bundles):
+    command = [sys.executable, "-c", SERVES_THEN_IMPORTS, str(bundles["first"].directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
