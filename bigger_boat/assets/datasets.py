@@ -4,7 +4,7 @@ Always local, because they ask this instance whether the days they read passed t
 rows are made and checked (``data/``).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from bigger_boat.data.check_specs import INTENT_CHECKS, RECOMMENDATION_CHECKS
 from bigger_boat.data.dataset_manifest import DatasetManifest, describe_dataset, read_manifest, write_manifest
 from bigger_boat.data.fingerprint import loaded_content, source_fingerprint
 from bigger_boat.data.landing_index import rejected_files
+from bigger_boat.data.read_ahead import read_ahead
 from bigger_boat.data.splits import Splits, split_days
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
@@ -151,7 +152,16 @@ def _refuse_lost_days(landing_zone: LandingZone, days: list[str]) -> None:
 def ordered_sessions(
     warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date]
 ) -> Iterator["pa.RecordBatch"]:
-    """Yield the sessions of ``days`` in their total order, few days at a time: no sort holds many more than a day's."""
+    """Yield the sessions of ``days`` in their total order, few days at a time: no sort holds many more than a day's.
+
+    They are read ahead of whoever takes them.
+    """
+    return read_ahead(_ordered_sessions(warehouse, table, columns, days))
+
+
+def _ordered_sessions(
+    warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date]
+) -> Generator["pa.RecordBatch", None, None]:
     counts = warehouse.row_counts(table, "session_date", days[0], days[-1])
     for group in day_groups({str(day): counts[str(day)] for day in days}):
         where = f"session_date in ({', '.join(map(_date, group))})"

@@ -5,7 +5,7 @@ What belongs elsewhere: the SQL and its tests (``dbt_project/``), running dbt (`
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster import AssetKey
@@ -21,11 +21,15 @@ from bigger_boat.assets.verdicts import (
     with_neighbours,
 )
 from bigger_boat.data.fingerprint import FINGERPRINT, Content, loaded_content, source_fingerprint
+from bigger_boat.data.read_ahead import read_ahead
 from bigger_boat.errors import WarehouseError
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.dbt_manifest import manifest_path, profile_target
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DAY_COLUMNS = {
     "distinct_events": "event_date",
@@ -126,23 +130,27 @@ def sessions_match_schema(context: dg.AssetCheckExecutionContext, warehouse: War
 def validate_days(warehouse: Warehouse, rows_by_day: Mapping[str, int]) -> dict[str, DayVerdict]:
     """Return a verdict per day. Days are read together up to a number of rows, and one by one where one is wrong."""
     verdicts: dict[str, DayVerdict] = {}
-    for days in day_groups(rows_by_day):
-        reason = _schema_faults(warehouse, days)
+    read = ((days, _sessions_of(warehouse, days)) for days in day_groups(rows_by_day))
+    for days, sessions in read_ahead(read, depth=1):
+        reason = _schema_faults(sessions)
         for day in days:
-            fault = _schema_faults(warehouse, [day]) if reason and len(days) > 1 else reason
+            fault = _schema_faults(_sessions_of(warehouse, [day])) if reason and len(days) > 1 else reason
             verdicts[day] = DayVerdict(not fault, fault, rows_by_day[day])
     return verdicts
 
 
-def _schema_faults(warehouse: Warehouse, days: list[str]) -> str:
-    """Return what of these days' sessions is not as the schema says; "" where all is."""
+def _sessions_of(warehouse: Warehouse, days: list[str]) -> "pl.DataFrame":
     import polars as pl
 
+    with warehouse.read("select * from sessions where session_date between ? and ?", [days[0], days[-1]]) as reader:
+        return pl.DataFrame(pl.from_arrow(reader.read_all()))
+
+
+def _schema_faults(sessions: "pl.DataFrame") -> str:
+    """Return what of these sessions is not as the schema says; "" where all is."""
     from bigger_boat.data.schemas import schema_failures, sessions_schema
 
-    with warehouse.read("select * from sessions where session_date between ? and ?", [days[0], days[-1]]) as reader:
-        frame = pl.DataFrame(pl.from_arrow(reader.read_all()))
-    failures = schema_failures(sessions_schema(), frame)
+    failures = schema_failures(sessions_schema(), sessions)
     return f"{failures.count:,} failures, such as: {'; '.join(failures.examples)}" if failures else ""
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from bigger_boat.data.check_tools import Finding, broken_rules, check, examples_of
 from bigger_boat.data.dataset_manifest import CheckOutcome
 from bigger_boat.data.leakage_checks import events_end_before_label, labels_match_sessions, no_end_of_session_hint
+from bigger_boat.data.read_ahead import side_by_side
 from bigger_boat.data.schemas import MAX_EXAMPLES, intent_schema, recommendation_schema, schema_failures
 from bigger_boat.data.split_files import ORDER, read_split, split_batches, split_path
 from bigger_boat.data.splits import Splits
@@ -30,27 +31,31 @@ def intent_checks(directory: Path, splits: Splits, cart_sessions: Iterable[pa.Re
     ``cart_sessions`` are the sessions it was built from, read once more, with the warehouse's own ``first_add_index``
     and ``bought``, in any order.
     """
-    return [
-        rows_match_schema(directory, intent_schema),
-        events_end_before_label(directory),
-        labels_match_sessions(directory, cart_sessions),
-        no_end_of_session_hint(directory),
-        splits_in_time_order(directory, splits),
-        sessions_disjoint(directory),
-        class_balance(directory),
-        vocabulary_coverage(directory, "skus"),
-    ]
+    return side_by_side(
+        [
+            lambda: rows_match_schema(directory, intent_schema),
+            lambda: events_end_before_label(directory),
+            lambda: labels_match_sessions(directory, cart_sessions),
+            lambda: no_end_of_session_hint(directory),
+            lambda: splits_in_time_order(directory, splits),
+            lambda: sessions_disjoint(directory),
+            lambda: class_balance(directory),
+            lambda: vocabulary_coverage(directory, "skus"),
+        ]
+    )
 
 
 def recommendation_checks(directory: Path, splits: Splits) -> list[CheckOutcome]:
     """Return the outcomes of all checks of ``recommendation_dataset``, in the order of ``RECOMMENDATION_CHECKS``."""
-    return [
-        rows_match_schema(directory, recommendation_schema),
-        splits_in_time_order(directory, splits),
-        sessions_disjoint(directory),
-        sessions_have_next_items(directory),
-        vocabulary_coverage(directory, "items"),
-    ]
+    return side_by_side(
+        [
+            lambda: rows_match_schema(directory, recommendation_schema),
+            lambda: splits_in_time_order(directory, splits),
+            lambda: sessions_disjoint(directory),
+            lambda: sessions_have_next_items(directory),
+            lambda: vocabulary_coverage(directory, "items"),
+        ]
+    )
 
 
 @check

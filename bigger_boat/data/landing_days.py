@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from bigger_boat.data.content_digest import ContentDigest
 
+TIME_COLUMN = "server_timestamp_epoch_ms"
 SPILL_BYTES = 256 << 20
 """How much one table may hold in memory before it goes to staging."""
 SORT_BYTES = 256 << 20
@@ -64,15 +65,15 @@ class DaySpool:
         """Return about how much memory a day's rows take."""
         return self._bytes[day]
 
-    def chunks(self, day: str) -> Iterator[pl.DataFrame]:
+    def chunks(self, day: str) -> Iterator[pa.Table]:
         """Yield a day's rows, chunk by chunk; may be called again. Spilled ones are mapped from the staging file."""
         if not self._is_spilled:
-            yield from self._held[day]
+            yield _arrow(self._held[day])
             return
         with pa.memory_map(str(self._path(day))) as file:
             while file.tell() < file.size():
                 with pa.ipc.open_stream(file) as stream:
-                    yield from (pl.from_arrow(pa.Table.from_batches([batch])) for batch in stream)
+                    yield stream.read_all()
 
     def forget(self, day: str) -> None:
         """Let go of a day's rows."""
@@ -83,7 +84,7 @@ class DaySpool:
         self._is_spilled = True
         self.directory.mkdir(parents=True, exist_ok=True)
         for day, frames in self._held.items():
-            table = pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+            table = _arrow(frames)
             # one whole stream per spill: no file stays open, however many days there are
             with open(self._path(day), "ab") as file, pa.ipc.new_stream(file, table.schema) as stream:
                 stream.write_table(table)
@@ -123,55 +124,81 @@ def write_sorted(spool: DaySpool, day: str, path: Path, order: SortOrder, count:
     """
     content, counts, rows, writer = ContentDigest(), Counter(), 0, None
     try:
-        for piece in _sorted_pieces(spool, day, order):
-            table = _portable(piece.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        for table in _sorted_pieces(spool, day, order):
             content.update(table.drop_columns(list(order.ignored)))
             if count:
-                counts.update(dict(piece[count].value_counts().iter_rows()))
-            writer = writer or pa.parquet.ParquetWriter(path, table.schema, **PARQUET_OPTIONS)
+                counts.update(dict(pl.from_arrow(table[count]).value_counts().iter_rows()))
+            writer = writer or open_parquet(path, table.schema)
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-            rows += piece.height
+            rows += table.num_rows
     finally:
         if writer:
             writer.close()
     return WrittenFile(path, content.hexdigest(), rows, dict(sorted(counts.items())))
 
 
-def _sorted_pieces(spool: DaySpool, day: str, order: SortOrder) -> Iterator[pl.DataFrame]:
+def open_parquet(path: Path, schema: pa.Schema) -> pa.parquet.ParquetWriter:
+    """Return a writer of landed files. A dictionary pays where values repeat: of times and vectors none does."""
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
+    lists = [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.string())]
+    return pa.parquet.ParquetWriter(
+        path, schema, use_dictionary=[*text, *lists], write_statistics=[TIME_COLUMN], **PARQUET_OPTIONS
+    )
+
+
+def _sorted_pieces(spool: DaySpool, day: str, order: SortOrder) -> Iterator[pa.Table]:
     """Yield a day's rows in their total order, in as many pieces as memory asks for."""
     piece_count = 1 + spool.bytes_of(day) // SORT_BYTES
     if piece_count == 1:
-        yield sort_totally(pl.concat(list(spool.chunks(day))), order)
+        yield sort_totally(pa.concat_tables(spool.chunks(day)), order)
         return
-    firsts = pl.concat([chunk.select(order.first.alias("first"))["first"] for chunk in spool.chunks(day)])
+    firsts = pl.concat([_firsts(chunk, order) for chunk in spool.chunks(day)])
     bounds = firsts.gather_every(max(1, len(firsts) // 100_000)).sort()
     bounds = bounds.gather([len(bounds) * i // piece_count for i in range(1, piece_count)]).unique().sort().to_list()
     del firsts
     for low, high in zip([None, *bounds], [*bounds, None], strict=True):
-        above = pl.lit(True) if low is None else order.first >= low
-        below = pl.lit(True) if high is None else order.first < high
-        parts = [_own_copy(chunk.filter(above & below)) for chunk in spool.chunks(day)]
-        yield sort_totally(pl.concat(parts), order)
+        # what a filter leaves is a copy: nothing refers to the mapped staging file, whose pages can be let go
+        parts = [chunk.filter(_is_between(_firsts(chunk, order), low, high)) for chunk in spool.chunks(day)]
+        yield sort_totally(pa.concat_tables(parts), order)
 
 
-def _own_copy(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows without references into the mapped staging file, whose pages could not be let go otherwise."""
-    return pl.from_arrow(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), rechunk=True)
+def _is_between(firsts: pl.Series, low: object, high: object) -> pa.Array:
+    above = pl.lit(True) if low is None else pl.col("first") >= low
+    below = pl.lit(True) if high is None else pl.col("first") < high
+    return firsts.to_frame().select((above & below).alias("inside"))["inside"].to_arrow()
 
 
-def sort_totally(rows: pl.DataFrame, order: SortOrder) -> pl.DataFrame:
-    """Return the rows in their total order."""
-    firsts = rows.select(order.first.alias("first"))["first"]
+def _firsts(rows: pa.Table, order: SortOrder) -> pl.Series:
+    needed = rows.select([name for name in rows.column_names if name in order.first.meta.root_names()])
+    return pl.from_arrow(needed).select(order.first.alias("first"))["first"]
+
+
+def sort_totally(rows: pa.Table, order: SortOrder) -> pa.Table:
+    """Return the rows in their total order. Arrow gathers them: Polars takes twice as long for columns of text."""
+    firsts = _firsts(rows, order)
     sorted_at = firsts.arg_sort().to_numpy().copy()
     firsts = firsts.gather(sorted_at)
     same = (firsts == firsts.shift(1)).fill_null(False)
     ties = np.flatnonzero((same | same.shift(-1).fill_null(False)).to_numpy())
+    rows = rows.combine_chunks()
     if len(ties):
-        tied = rows[sorted_at[ties]].with_columns(
+        tied = pl.from_arrow(_take(rows, sorted_at[ties])).with_columns(
             firsts.gather(ties).alias("_first"), pl.Series("_at", sorted_at[ties])
         )
         sorted_at[ties] = tied.sort("_first", *order.keys, *order.ignored)["_at"].to_numpy()
-    return rows[sorted_at]
+    return _take(rows, sorted_at)
+
+
+def _take(rows: pa.Table, places: np.ndarray) -> pa.Table:
+    """Gather rows; what is null in all of them need not be."""
+    empty = [name for name in rows.column_names if rows[name].null_count == rows.num_rows]
+    taken = rows.drop_columns(empty).take(pl.Series(places).to_arrow())  # pyarrow's own way would import pandas
+    columns = [pa.nulls(len(places), field.type) if field.name in empty else taken[field.name] for field in rows.schema]
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
+def _arrow(frames: list[pl.DataFrame]) -> pa.Table:
+    return _portable(pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest())).combine_chunks()
 
 
 def _portable(table: pa.Table) -> pa.Table:

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from bigger_boat.data.content_digest import ContentDigest
 from bigger_boat.data.landing import REJECT_ORDER
-from bigger_boat.data.landing_days import PARQUET_OPTIONS, ROW_GROUP_ROWS
+from bigger_boat.data.landing_days import ROW_GROUP_ROWS, open_parquet
 from bigger_boat.data.landing_history import versions
 from bigger_boat.data.landing_index import (
     EVENT_TABLES,
@@ -132,7 +132,7 @@ def _write_successor(root: Path, path: Path, sessions: Collection[str], staging:
             table = pa.Table.from_batches([batch]).filter(pa.array(wanted.to_series().to_list(), pa.bool_()))
             content.update(table.drop_columns(list(REJECT_ORDER.ignored)) if rejected else table)
             reasons.update(table["reason"].to_pylist() if rejected else ())
-            writer = writer or pa.parquet.ParquetWriter(staged, table.schema, **PARQUET_OPTIONS)
+            writer = writer or open_parquet(staged, table.schema)
             writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
             rows += table.num_rows
     if writer:

@@ -1,6 +1,7 @@
-"""Running an iterator one step ahead in a thread, so that reading and working on what was read overlap."""
+"""Keeping both cores busy: an iterator one step ahead in a thread, and independent calls two at a time."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -26,6 +27,12 @@ def read_ahead(items: Generator[T, None, None], depth: int = 2) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def side_by_side(calls: list[Callable[[], T]]) -> list[T]:
+    """Make independent calls, two at a time, and return their results in order; the first error is raised here."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda call: call(), calls))
 
 
 def _fill(items: Generator[T, None, None], queue: Queue, stopped: Event) -> None:

@@ -38,6 +38,8 @@ CONTROL_CHARACTER = r"[\x00-\x1f\x7f]"
 LIST_ITEM = r"""[^\s'",\[\]{}<>\x00-\x1f\x7f]+"""
 QUOTED_ITEM = f"""(?:'{LIST_ITEM}'|"{LIST_ITEM}")"""
 TEXT_LIST = rf"^\s*\[\s*(?:{QUOTED_ITEM}(?:\s*,\s*{QUOTED_ITEM})*\s*,?)?\s*\]\s*$"
+PYTHON_LIST = rf"^\['{LIST_ITEM}'(?:, '{LIST_ITEM}')*\]$"
+"""A text list as Python prints it: cut at its commas, it costs a third of what finding its items does."""
 
 REASONS = {
     "wrong_number_of_cells": "the row has more or fewer cells than the header: check quotes and commas",
@@ -123,9 +125,9 @@ def _typed_columns(table: str, raw: pl.DataFrame, shift_weeks: int) -> list[pl.E
         elif wanted == pl.Int64:
             column = pl.lit(_whole_numbers(raw[_raw_name(name)]))
         elif wanted == VECTOR:
-            column = _vector(cell, came)
+            column = pl.lit(_vectors(raw[_raw_name(name)]))
         elif wanted == pl.List(pl.String):
-            column = _text_list(cell, came)
+            column = pl.lit(_text_lists(raw[_raw_name(name)]))
         else:
             column = cell.cast(pl.String)
         typed.append(column.alias(name))
@@ -150,25 +152,39 @@ def _whole_numbers(cells: pl.Series) -> pl.Series:
     return pl.DataFrame({"cell": cells}).select(pl.coalesce(exact, whole).alias("cell"))["cell"]
 
 
-def _vector(raw: pl.Expr, came: pl.DataType) -> pl.Expr:
+def _vectors(cells: pl.Series) -> pl.Series:
     """List of ``VECTOR_LENGTH`` finite float32 where the cell is one, else null."""
-    if came == pl.String:
-        numbers = raw.str.strip_chars(" \t\r\n")
-        in_brackets = numbers.str.starts_with("[") & numbers.str.ends_with("]")
-        items = numbers.str.strip_chars("[]").str.replace_all(r"\s", "").str.split(",").cast(VECTOR, strict=False)
-    else:
-        in_brackets, items = pl.lit(True), raw.cast(VECTOR, strict=False)
-    is_finite = items.list.eval(pl.element().is_finite().fill_null(False)).list.all()
-    return pl.when(in_brackets & (items.list.len() == VECTOR_LENGTH) & is_finite).then(items)
+    in_brackets, cell = True, pl.col("cell")
+    if cells.dtype == pl.String:
+        cells = cells.str.strip_chars(" \t\r\n")
+        in_brackets = cells.str.starts_with("[") & cells.str.ends_with("]")
+        cells = _without_spaces(cells.str.strip_chars("[]")).str.split(",")
+    items = cells.cast(VECTOR, strict=False).alias("cell")
+    is_vector = (items.list.len() == VECTOR_LENGTH) & in_brackets
+    vectors = items.to_frame().select(pl.when(is_vector).then(cell))["cell"]
+    if vectors.drop_nulls().explode().is_finite().all(ignore_nulls=False) is True:
+        return vectors
+    is_finite = cell.list.eval(pl.element().is_finite().fill_null(False)).list.all()  # asks each list: slow
+    return vectors.to_frame().select(pl.when(is_finite).then(cell).alias("cell"))["cell"]
 
 
-def _text_list(raw: pl.Expr, came: pl.DataType) -> pl.Expr:
+def _without_spaces(cells: pl.Series) -> pl.Series:
+    cells = cells.str.replace_all(" ", "", literal=True)
+    return cells.str.replace_all(r"\s", "") if cells.str.contains(r"\s").any() else cells
+
+
+def _text_lists(cells: pl.Series) -> pl.Series:
     """List of SKUs where the cell is a Python or JSON list of them, else null."""
-    if came == pl.String:
-        return pl.when(raw.str.contains(TEXT_LIST)).then(raw.str.extract_all(LIST_ITEM))
-    items = raw.cast(pl.List(pl.String), strict=False)
-    is_fine = items.list.eval(pl.element().is_not_null() & ~pl.element().str.contains(ID_IS_MALFORMED)).list.all()
-    return pl.when(is_fine).then(items)
+    cell, cells = pl.col("cell"), cells.alias("cell")
+    if cells.dtype != pl.String:
+        items = cell.cast(pl.List(pl.String), strict=False)
+        is_fine = items.list.eval(pl.element().is_not_null() & ~pl.element().str.contains(ID_IS_MALFORMED)).list.all()
+        lists = pl.when(is_fine).then(items)
+    elif cells.str.contains(PYTHON_LIST).all():
+        lists = cell.str.strip_chars("[]").str.strip_chars("'").str.split("', '")
+    else:
+        lists = pl.when(cell.str.contains(TEXT_LIST)).then(cell.str.extract_all(LIST_ITEM))
+    return cells.to_frame().select(lists.alias("cell"))["cell"]
 
 
 def _faults(table: str, batch: Batch, now: datetime) -> dict[str, pl.Expr]:

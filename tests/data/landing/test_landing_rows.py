@@ -23,7 +23,7 @@ from landing_source import (
 
 from bigger_boat.data.landing import land
 from bigger_boat.data.landing_index import CATALOG as CATALOG_PART
-from bigger_boat.data.landing_index import read_index, rejected_files
+from bigger_boat.data.landing_index import files_for, read_index, rejected_files
 from bigger_boat.data.source_rows import REASONS
 
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -234,3 +234,50 @@ def test_a_header_alone_lands_nothing(tmp_path, root):
     report = land(write_source(tmp_path / "a", {"browsing_train": csv_text(BROWSING, [])}), root, now=NOW)
 
     assert (report.read, report.landed, report.days_changed) == (0, 0, [])
+
+
+CELLS = {
+    "clicked_skus_hash": {
+        "['a', 'b']": ["a", "b"],
+        "['a']": ["a"],
+        "['a','b']": ["a", "b"],
+        '["a", "b"]': ["a", "b"],
+        "['a', 'b',]": ["a", "b"],
+        " ['a'] ": ["a"],
+        "[]": [],
+        "['a', '']": None,
+        "['a b']": None,
+        "['a' 'b']": None,
+        "'a', 'b'": None,
+        "[['a']]": None,
+    },
+    "query_vector": {
+        json.dumps(VECTOR): VECTOR,
+        json.dumps(VECTOR).replace(" ", ""): VECTOR,
+        json.dumps(VECTOR, indent=1): VECTOR,
+        f" {json.dumps(VECTOR)}\t": VECTOR,
+        "[]": None,
+        json.dumps([*VECTOR[:-1], float("inf")]): None,
+        json.dumps([*VECTOR, 1.0]): None,
+    },
+}
+
+
+@pytest.mark.parametrize("column", CELLS)
+def test_a_cell_is_read_the_same_whatever_is_read_with_it(tmp_path, column):
+    """Where all cells of a batch are of the usual form, they are read in a shorter way."""
+    place = SEARCH.index(column)
+
+    def landed(name, cells):
+        rows = [list(search(f"s{i}", ms=DAY_ONE_MS + i)) for i in range(len(cells))]
+        for row, cell in zip(rows, cells, strict=True):
+            row[place] = cell
+        root = tmp_path / f"{name} zone"
+        land(write_source(tmp_path / name, {"search_train": csv_text(SEARCH, rows)}), root, now=NOW)
+        files = files_for(root, "search", DAY_ONE)
+        found = {row[0]: row[place] for file in files for row in pl.read_parquet(file).iter_rows()}
+        return [found.get(f"s{i}") for i in range(len(cells))]
+
+    cells = CELLS[column]
+    assert landed("together", list(cells)) == list(cells.values())
+    assert [landed(f"alone {i}", [cell])[0] for i, cell in enumerate(cells)] == list(cells.values())
