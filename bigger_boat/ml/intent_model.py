@@ -11,7 +11,7 @@ each part is trusted (calibration).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,9 @@ from bigger_boat.ml.intent_training import (
     new_network,
     train_network,
 )
+
+_RETIRED = {"jit"}
+"""Options that bundles may still name: this one could never take effect (Keras refuses XLA under op determinism)."""
 
 _MORE_DAYS = "Land more days, or days with more carts; recommendations work without any."
 
@@ -90,6 +93,12 @@ class IntentConfig:
         """Everything else."""
         return cls(seed=seed)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "IntentConfig":
+        """Inverse of ``asdict``, also after a trip through JSON, and for bundles that older code wrote."""
+        kept = {name: value for name, value in values.items() if name not in _RETIRED}
+        return cls(**{**kept, "linear_strengths": tuple(kept["linear_strengths"])})
+
 
 @dataclass(frozen=True)
 class IntentChoice:
@@ -107,10 +116,8 @@ class IntentChoice:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "IntentChoice":
         """Inverse of ``as_dict``, also after a trip through JSON."""
-        config = dict(values["config"])
-        config["linear_strengths"] = tuple(config["linear_strengths"])
-        calibration = Calibration(**values["calibration"])
-        return cls(IntentConfig(**config), values["epochs"], values["linear_strength"], calibration)
+        config, calibration = IntentConfig.from_dict(values["config"]), Calibration(**values["calibration"])
+        return cls(config, values["epochs"], values["linear_strength"], calibration)
 
 
 @dataclass

@@ -75,9 +75,8 @@ class IntentTask:
 
     def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[IntentModel, dict[str, Any]]:
         """Fit another version's configuration on the training days, embeddings included."""
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in configuration["model"].items()}
         embeddings = train_prod2vec(self._items.train, Prod2VecConfig(**configuration["prod2vec"]))
-        return self.fit(embeddings, IntentConfig(**values))
+        return self.fit(embeddings, IntentConfig.from_dict(configuration["model"]))
 
     def refit(self, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> IntentModel:
         """Fit on all days, embeddings included, with the epochs and calibration that were chosen."""

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, datetime
 from types import SimpleNamespace
 
@@ -198,6 +198,13 @@ def test_refit_keeps_the_choice_through_json(model, train, validation):
     assert len(again.history) == choice.epochs
     test = planted(100, 9)
     assert auc(test["label"].to_numpy(), again.predict(test)) > 0.8
+
+
+def test_a_configuration_of_an_older_bundle_is_read():
+    written = json.loads(json.dumps({**asdict(CONFIG), "jit": False}))
+    assert IntentConfig.from_dict(written) == CONFIG
+    with pytest.raises(TypeError, match="layers"):
+        IntentConfig.from_dict({**written, "layers": 3})
 
 
 def test_an_interrupted_fit_goes_on_and_ends_the_same(model, train, validation, tmp_path):
