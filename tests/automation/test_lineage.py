@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "data"))  # importlib mode
 from prediction_lines import line, write_log
 
 from bigger_boat.cli.explain import _show, lineage
+from bigger_boat.console import console
 from bigger_boat.data.landing import land
 from bigger_boat.data.simulator import simulate
 from bigger_boat.errors import DatasetError
@@ -92,7 +93,7 @@ def shop(tmp_path, monkeypatch):
         yield Retrained(tmp_path, instance)
 
 
-def test_an_answer_given_before_the_last_two_retrainings(shop, capsys):
+def test_an_answer_given_before_the_last_two_retrainings(shop):
     bundle = shop.train(1)
     log = write_log(shop.settings.predictions_dir, DAY, line("r-1", version=bundle.version, session_id="s-1"))
     for number in (2, 3, 4):
@@ -124,11 +125,11 @@ def test_an_answer_given_before_the_last_two_retrainings(shop, capsys):
     files = [file for day in told["landed"] for file in day.files]
     assert all((shop.settings.landing_dir / file).is_file() for file in files)
     assert {file.split("/")[0] for file in files} == {"browsing", "search"}
-    _show(told)
-    said = capsys.readouterr().out
+    with console.capture() as said:
+        _show(told)
     for words in (bundle.version, "by commit commit-1", "mrr 0.2500", "It is better.", "0.25 against 0.1", "content-1"):
-        assert words in said
-    assert "1 days have other files in force now" in said
+        assert words in said.get()
+    assert "1 days have other files in force now" in said.get()
     json.dumps(told, default=vars)
 
 
