@@ -27,7 +27,10 @@ _HINTS = {
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
 }
-_ANY_HINT = "Check the settings of AWS, the region and the credentials; docs/aws.md says what is needed."
+_ANY_HINT = (
+    "Check BIGGER_BOAT_BATCH_*, BIGGER_BOAT_STORAGE and BIGGER_BOAT_ENDPOINT_*, the region and the credentials; "
+    "docs/aws.md says what is needed."
+)
 
 
 def aws_client(service: str) -> Any:

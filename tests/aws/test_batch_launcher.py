@@ -344,7 +344,7 @@ def test_what_aws_refuses_is_a_sentence_with_what_to_do(aws):
     assert "Check BIGGER_BOAT_BATCH_*" in text
     text = refusal(aws, prefix="s3://no-such-bucket/x")
     assert "AWS answered NoSuchBucket" in text
-    assert "Correct the bucket in BIGGER_BOAT_BATCH_PREFIX" in text
+    assert "Correct the bucket in BIGGER_BOAT_STORAGE and BIGGER_BOAT_BATCH_PREFIX" in text
     assert "Expected an address like s3://bucket/path, and got 'steps/" in refusal(aws, prefix="steps")
 
 

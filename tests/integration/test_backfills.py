@@ -77,6 +77,7 @@ def day_of(row: dict[str, str]) -> str:
     return datetime.fromtimestamp(int(row["server_timestamp_epoch_ms"]) / 1000, UTC).date().isoformat()
 
 
+@pytest.mark.slow
 def test_a_day_emptied_at_the_source_is_empty_in_every_table(made, root, forked, tmp_path):
     day = DAYS[1]
     assert all(rows_of(root, day).values())

@@ -50,7 +50,7 @@ def test_every_training_is_recorded_with_its_bundle(snapshot, monkeypatch):
 
 def test_intent_answers_as_the_contract_says(live):
     answer = client.ask(live.url, f"/predict?x={INTENT}")
-    assert set(answer) == {"prediction", "model", "version", "time", "unknown_actions"}
+    assert set(answer) == {"prediction", "model", "version", "request_id", "time", "unknown_actions"}
     assert 0 < answer["prediction"] < 1
     assert (answer["model"], answer["version"]) == ("lstm", live.current("intent"))
     events = [{"action": action} for action in ("pageview", "detail", "add", "view")]
@@ -76,7 +76,7 @@ def test_recommendations_stand_in_the_order_of_scores_computed_apart(live):
         assert_same_ranking(dict(zip(skus, scores, strict=True)), prediction["skus"], prediction["scores"])
     first, second = asked[0][:2]
     short = client.ask(live.url, f"/predict?session={quote(first)},{quote(second)}")
-    assert set(short) == {"prediction", "model", "version", "time", "fallback", "unknown_skus"}
+    assert set(short) == {"prediction", "model", "version", "request_id", "time", "fallback", "unknown_skus"}
     skus, scores = scores_of([first, second])
     assert_same_ranking(dict(zip(skus, scores, strict=True)), short["prediction"])
 

@@ -52,6 +52,7 @@ def undisturbed(landed, forked, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_killed_in_loading_dbt_and_data_sets(landed, undisturbed, forked, tmp_path):
     """One data folder: three runs that are killed, each going on where the last one was, and one that ends."""
     root = Path(shutil.copytree(landed, tmp_path / "data"))
@@ -105,6 +106,7 @@ def test_ctrl_c_stops_cleanly_and_lets_the_next_one_in(landed, undisturbed, fork
     assert_no_process_left(root)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_from_its_last_epoch(tmp_path):
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()

@@ -2,6 +2,7 @@
 
 import duckdb
 import polars as pl
+import pytest
 
 from bigger_boat.data.landing_index import files_for
 
@@ -31,6 +32,7 @@ def test_a_champion_alone_after_a_failed_check_of_its_data_set(shop):
     assert_endpoint_stays(shop, "intent", version)
 
 
+@pytest.mark.slow
 def test_a_backfill_over_a_bad_day_and_then_the_data_sets(shop):
     [file] = files_for(shop.settings.landing_dir, "browsing", DAY)
     good = file.read_bytes()

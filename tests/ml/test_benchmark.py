@@ -93,6 +93,7 @@ def test_every_method_is_measured_beside_the_others():
     assert all(name in text for name in (*LADDER, *NEIGHBOURS, "hybrid_recommender minus vsknn"))
 
 
+@pytest.mark.slow
 def test_the_same_clicks_give_the_same_figures():
     train, test = sessions_of(*["abcd", "bcd", "dca"] * 8), sessions_of("abc", "dcb")
     methods = [*LADDER, *NEIGHBOURS, "knn_recommender", "lstm_recommender", "hybrid_recommender"]

@@ -154,6 +154,7 @@ def test_what_comes_next_is_judged_by_hand():
     assert float(ahead_loss([wrong], inputs, relation)) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_learns_the_same(train, validation, tmp_path):
     """On a CPU, where half precision is slower: what is exported from it is float32 and answers alike."""
     fast = fit_intent(train, validation, EMBEDDINGS, replace(CONFIG, epochs=6, precision="mixed_float16"))
@@ -163,6 +164,7 @@ def test_half_precision_learns_the_same(train, validation, tmp_path):
     np.testing.assert_allclose(SavedIntentModel(tmp_path / "1").predict(test), fast.predict(test), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_each_epoch_is_told_also_those_before_a_kill(train, validation, tmp_path):
     class Killed(Exception):
         pass
@@ -309,6 +311,7 @@ print("ANSWER" + json.dumps(model.predict(tests.planted(50, 9)).tolist()))
 """
 
 
+@pytest.mark.slow
 def test_another_process_fits_the_same_model(model):
     run = subprocess.run(
         [sys.executable, "-c", AGAIN, __file__], capture_output=True, text=True,

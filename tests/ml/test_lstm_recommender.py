@@ -139,6 +139,7 @@ def test_the_sampled_loss_estimates_the_full_one(embeddings):
     assert sampled == pytest.approx(full, abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_undisturbed_one(embeddings, tmp_path):
     config = replace(CONFIG, epochs=3, full_softmax_up_to=0, samples=10)
     sessions, path = shop(150, 0), tmp_path / "lstm.npz"

@@ -88,6 +88,7 @@ def test_padding_changes_nothing(embeddings):
     assert model.scores(short) == pytest.approx(model.scores(padded), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_undisturbed_one(embeddings, tmp_path):
     config = replace(CONFIG, epochs=3, full_softmax_up_to=0, samples=10)
     sessions, path = shop(150, 0), tmp_path / "prodb.npz"

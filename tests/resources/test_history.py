@@ -74,7 +74,7 @@ def index(folder):
         return connection.execute(events).fetchall(), unique
 
 
-@pytest.mark.parametrize("batch_size", [1_000, 7])
+@pytest.mark.parametrize("batch_size", [pytest.param(1_000, marks=pytest.mark.slow), 7])
 def test_a_batch_leaves_what_single_events_leave(tmp_path, monkeypatch, batch_size):
     singly = history(tmp_path / "singly", 0, monkeypatch)
     batched = history(tmp_path / "batched", batch_size, monkeypatch)

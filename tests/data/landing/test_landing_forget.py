@@ -129,6 +129,7 @@ def test_a_session_that_was_all_there_is_leaves_empty_days(tmp_path, root):
     }
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_and_done_again_equals_undisturbed(tmp_path, twice):
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(twice, undisturbed)
