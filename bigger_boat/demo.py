@@ -77,7 +77,7 @@ def ask(settings: Settings) -> None:
     heading("Next")
     say("  make up                                  the graph in the browser, and the endpoint")
     say("  .venv/bin/bigger-boat land DIR           your own events, in the format of the SIGIR eCom 2021 challenge")
-    say("  .venv/bin/bigger-boat run --size full    full-size models, and all that may recommend: LSTM and hybrid, too")
+    say("  .venv/bin/bigger-boat run --size full    full-size models, and all that may recommend: LSTM, ProdB, hybrid")
     say(f"  {escape(str(path))}   the numbers of this run")
 
 
