@@ -109,9 +109,9 @@ def _keep_running(command: list[str], before_start: Callable[[], object]) -> Non
             process.terminate()
 
     signal.signal(signal.SIGTERM, stop)
-    while len(began) <= RESTARTS:
+    while sum(time.monotonic() - at < RESTARTS_WITHIN_S for at in began) <= RESTARTS:
         before_start()
-        began = [*(at for at in began if time.monotonic() - at < RESTARTS_WITHIN_S), time.monotonic()]
+        began.append(time.monotonic())
         process = subprocess.Popen(command, cwd=PROJECT_DIR)
         if told:  # while it was being started
             process.terminate()

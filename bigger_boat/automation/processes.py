@@ -16,6 +16,11 @@ LAUNCHED_BY = ".dagster/grpc_info"
 HERE = ("localhost", "127.0.0.1")
 
 
+def runs_elsewhere(run: dg.DagsterRun) -> bool:
+    """Whether a code server on another machine started the process of a run: nothing of it can be seen here."""
+    return json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host", HERE[0]) not in HERE
+
+
 def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
     """Return the living process that said it was started for a run, 0 if it is gone, None if none of here has."""
     if json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host") not in HERE:

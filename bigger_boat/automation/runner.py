@@ -19,7 +19,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from bigger_boat.assets.common import REFUSED
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan
-from bigger_boat.automation.processes import process_of, started
+from bigger_boat.automation.processes import process_of, runs_elsewhere, started
 from bigger_boat.errors import ServerError
 
 PROCESS_TAG = "bigger_boat/process"
@@ -237,10 +237,12 @@ def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
     """Mark runs failed whose process is gone (kill -9 leaves them started for ever) and free their slots.
 
     Runs from the command line name their process. Others were started by the web UI, which watches its own as long as
-    it lives: when it is not up, those without a living process are orphans.
+    it lives: when it is not up, those without a living process are orphans. Those of another machine are left to it.
     """
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=ALIVE)):
+        if runs_elsewhere(run):
+            continue
         process = json.loads(run.tags.get(PROCESS_TAG, "null"))
         gone = started(process["pid"]) != process["started"] if process else not (ui_is_up or process_of(instance, run))
         if gone:

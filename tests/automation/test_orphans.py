@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from bigger_boat.automation import runner
-from bigger_boat.automation.processes import started
+from bigger_boat.automation.processes import LAUNCHED_BY, started
 from bigger_boat.automation.sensors import stuck_run_sensor
 from bigger_boat.errors import ServerError
 
@@ -68,6 +68,12 @@ def test_who_is_an_orphan(instance, status, tags, ui_is_up, orphan):
     assert instance.get_run_by_id(run.run_id).status == expected
 
 
+def test_a_run_of_another_machine_is_left_to_it(instance):
+    elsewhere = {LAUNCHED_BY: json.dumps({"host": "code-server.example"})}
+    instance.create_run_for_job(some_job, tags=elsewhere, status=dg.DagsterRunStatus.STARTED)
+    assert runner.end_orphans(instance, ui_is_up=False) == []
+
+
 def test_ended_runs_are_left_alone(instance):
     for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
         instance.create_run_for_job(some_job, tags=dead(), status=status)
@@ -81,7 +87,7 @@ def test_the_sensor_ends_them_and_says_so(instance):
     assert run.run_id in reason.skip_message
     assert instance.get_run_by_id(untouched.run_id).status == dg.DagsterRunStatus.STARTED
     again = stuck_run_sensor(dg.build_sensor_context(instance=instance))
-    assert again.skip_message == "0 stuck runs ended: none."
+    assert again.skip_message == "No run is stuck."
 
 
 def test_only_one_web_ui_per_data_folder(tmp_path):
