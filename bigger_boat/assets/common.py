@@ -60,16 +60,17 @@ def preset(kind: type[Preset], size: str, overrides: dg.Config) -> Preset:
 
 
 @contextmanager
-def readable_failures() -> Iterator[None]:
+def readable_failures(*, again: bool = True) -> Iterator[None]:
     """Turn errors that a person can act on into failures in words; a gate's refusal is marked as one.
 
-    What may pass by itself (a network, a service) is tried again after a while, each time a longer one. Nothing else
-    is: a refusal, bad data or a fault of ours would be the same again.
+    What may pass by itself (a network, a service) is tried again after a while, each time a longer one; with ``again``
+    False it is not: for what is another thing when done twice. Nothing else is: a refusal, bad data or a fault of ours
+    would be the same again.
     """
     try:
         yield
     except BiggerBoatError as error:
-        if error.may_pass and (tried := _tries_so_far()) < RETRIES:
+        if again and error.may_pass and (tried := _tries_so_far()) < RETRIES:
             wait_s = BACK_OFF_S * 4**tried
             dg.get_dagster_logger().warning(f"{error.message} Tries again in {wait_s:.0f} s.")
             raise dg.RetryRequested(RETRIES, seconds_to_wait=wait_s) from error

@@ -12,7 +12,7 @@ import dagster as dg
 
 from bigger_boat.assets.common import table
 from bigger_boat.data.vocabulary import ENDPOINTS
-from bigger_boat.errors import BiggerBoatError, BundleError
+from bigger_boat.errors import BundleError
 from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.storage import Storage
 
@@ -46,7 +46,7 @@ def changes_metadata(before_dir: Path | None, after_dir: Path, storage: Storage)
         return {}
     try:
         return {CHANGES: dg.MetadataValue.md(as_markdown(compare(before_dir, after_dir, storage)))}
-    except (BiggerBoatError, OSError) as error:
+    except Exception as error:  # whatever it is: the version serves, or was refused, already
         return {CHANGES: dg.MetadataValue.md(f"What changes could not be found out: {error}")}
 
 

@@ -97,6 +97,7 @@ def online_metrics(
     from bigger_boat.ml import online_metrics as online
 
     judged: dict[str, dict[str, Judged]] = {}
+    history = _history(storage, max(context.partition_keys))
     for day in sorted(context.partition_keys):
         with readable_failures():
             answers, events = _logged(storage, day), _events(warehouse, day)
@@ -108,7 +109,8 @@ def online_metrics(
                 *online.intent_metrics(bought, offline["intent"]),
             ]
             _write_metrics(storage, day, metrics)
-            declines = _declines(storage, day)
+            history[day] = metrics
+            declines = _declines({made: told for made, told in sorted(history.items()) if made <= day})
             judged[day] = {
                 NEAR_OFFLINE.name: judge_beside_offline(metrics),
                 CALIBRATED.name: judge_calibration(metrics),
@@ -193,15 +195,28 @@ def _write_metrics(storage: Storage, day: str, metrics: Sequence["OnlineMetric"]
     write_metrics(day_table(storage.folder(METRIC_TABLES), day), metrics)
 
 
-def _declines(storage: Storage, day: str) -> dict[str, dict[str, Any]]:
-    """Return by version how much worse its last days are, as far as that can be said."""
-    from bigger_boat.ml.online_decline import DayValue, decline
+def _history(storage: Storage, day: str) -> dict[str, Sequence["OnlineMetric"]]:
+    """Return the metrics of the days up to this one, by day."""
     from bigger_boat.ml.online_metrics import read_metrics
 
+    return {made: read_metrics(path) for made, path in _tables_until(storage, METRIC_TABLES, day)}
+
+
+def _declines(history: Mapping[str, Sequence["OnlineMetric"]]) -> dict[str, dict[str, Any]]:
+    """Return by version how much worse its last days are, as far as that can be said.
+
+    ``history``: metrics by day, in order; versions that did not answer on its last day are history themselves.
+    """
+    from bigger_boat.ml.online_decline import DayValue, decline
+
+    *_, today = history.values()
+    answering = {(one.endpoint, one.version) for one in today}
     by_version: dict[tuple[str, str], dict[str, list[DayValue]]] = {}
     offline: dict[tuple[str, str], float | None] = {}
-    for made, path in _tables_until(storage, METRIC_TABLES, day):
-        for one in read_metrics(path):
+    for made, told in history.items():
+        for one in told:
+            if (one.endpoint, one.version) not in answering:
+                continue
             key = one.version, one.metric
             by_version.setdefault((one.endpoint, one.version), {}).setdefault(one.metric, []).append(
                 DayValue(made, one.value, one.low, one.high, one.answers, one.sessions)

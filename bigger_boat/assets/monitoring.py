@@ -7,6 +7,7 @@ from itertools import pairwise
 import dagster as dg
 
 from bigger_boat.assets.common import DATA_OWNERS, SUMMARY, WINDOW, plot, readable_failures, table
+from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.data.drift import Drift, drift, grouped
 from bigger_boat.data.vocabulary import ACTIONS, ENDPOINTS
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
@@ -61,8 +62,8 @@ def serving_window(instance: dg.DagsterInstance) -> Mapping[str, str] | None:
     """Return the days (first, last) behind the endpoint that was fitted longest ago; None where none serves."""
     windows = []
     for endpoint in ENDPOINTS:
-        event = instance.get_latest_materialization_event(dg.AssetKey(f"{endpoint}_endpoint"))
-        window = event.asset_materialization.metadata.get(WINDOW) if event else None
+        event = serving_event(instance, endpoint)
+        window = event.metadata.get(WINDOW) if event else None
         windows += [window.value] if window else []
     return min(windows, key=lambda window: window["last"], default=None)
 

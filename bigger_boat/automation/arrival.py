@@ -102,10 +102,11 @@ def days_behind(
         return [], "Nothing has landed yet."
     known = daily_partitions.get_partition_keys(current_time=now)
     by_day = dg.AssetSelection.groups("raw", "warehouse").resolve(graph)
-    plan = make_plan(graph, instance, by_day, index, size="", days=[day for day in known if day in index.days])
+    days = [day for day in known if day in index.days]
+    plan = make_plan(graph, instance, by_day, index, size="", days=days)
     requests = [*_catalogue_request(plan, index), *(_range_request(plan, block, index) for block in _ranges(plan.days))]
     if not requests:
-        return [], f"All {_days(len(index.days))} that have landed are made."
+        return [], f"All {_days(len(days))} that have landed and are over are made."
     behind = _named([*plan.days, *([CATALOG] if plan.independent else [])])
     sentence = f"{behind} behind: asks for {_runs(plan, requests)}."
     heal = {REASON_TAG: sentence[:250]}

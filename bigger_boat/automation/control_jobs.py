@@ -68,7 +68,7 @@ def promote_version(
 
 @dg.op(description="Let an earlier version serve again; the one that serves does not return by itself.")
 def roll_back(context: dg.OpExecutionContext, config: Rollback, storage: Storage, endpoint_host: EndpointHost) -> str:
-    with readable_failures():
+    with readable_failures(again=False):  # without a version named, a second try would go back one more
         change = control.roll_back(config.endpoint, config.version, endpoint_host)
         context.log_event(control.event_of(change, config.reason, _by(context), storage, endpoint_host))
     return change.result.version
@@ -108,7 +108,10 @@ def promote_version_job() -> None:
     promote_version()
 
 
-@dg.job(description="Let an earlier version of an endpoint serve again, without a restart.", tags=TIMEOUT_TAG)
+@dg.job(
+    description="Let an earlier version of an endpoint serve again, without a restart.",
+    tags={**TIMEOUT_TAG, "dagster/max_retries": "0"},  # as above
+)
 def roll_back_job() -> None:
     roll_back()
 

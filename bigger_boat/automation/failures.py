@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG
 from bigger_boat.automation.runner import PROCESS_TAG, failures_of
 from bigger_boat.data.vocabulary import ENDPOINTS
@@ -9,7 +10,6 @@ from bigger_boat.resources.alerts import Alert, Alerts
 from bigger_boat.settings import get_settings
 
 WILL_RETRY_TAG = "dagster/will_retry"
-EVENTS_LOOKED_AT = 50
 
 
 def alert_of(instance: dg.DagsterInstance, run: dg.DagsterRun, ui_url: str) -> Alert | None:
@@ -32,20 +32,9 @@ def alert_of(instance: dg.DagsterInstance, run: dg.DagsterRun, ui_url: str) -> A
 
 
 def _serving(instance: dg.DagsterInstance) -> list[str]:
-    versions = {model: serving_version(instance, model) for model in ENDPOINTS}
-    lines = [f"{model}: version {version} goes on serving." for model, version in versions.items() if version]
+    events = {model: serving_event(instance, model) for model in ENDPOINTS}
+    lines = [f"{model}: version {event.version} goes on serving." for model, event in events.items() if event]
     return lines or ["Nothing serves yet."]
-
-
-def serving_version(instance: dg.DagsterInstance, model: str) -> str:
-    """Return the version that was last deployed, promoted or rolled back to by the endpoint's events, "" if none."""
-    key = dg.AssetKey(f"{model}_endpoint")
-    deployed = instance.fetch_materializations(key, limit=1).records
-    changed = instance.fetch_observations(key, limit=EVENTS_LOOKED_AT).records  # a challenger's have no version
-    events = [(record.storage_id, record.asset_materialization.metadata) for record in deployed]
-    events += [(record.storage_id, record.asset_observation.metadata) for record in changed]
-    known = [(at, str(metadata["version"].value)) for at, metadata in events if "version" in metadata]
-    return max(known, default=(0, ""))[1]
 
 
 @dg.run_failure_sensor(

@@ -65,7 +65,7 @@ def find(log: Path, tables: Path, request_id: str) -> list[dict[str, Any]]:
     Raises DatasetError that says what is kept, and since when.
     """
     in_files = logged_days(log)
-    found = list(find_answer(log, request_id, reversed(in_files)))
+    found = next(filter(None, (list(find_answer(log, request_id, [day])) for day in reversed(in_files))), [])
     in_tables = {path.stem.removeprefix("date="): path for path in sorted(tables.glob("date=*.parquet"))}
     for day in sorted(in_tables, reverse=True) if not found else ():
         found += _in_table(in_tables[day], request_id)

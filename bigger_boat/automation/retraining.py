@@ -17,6 +17,7 @@ import dagster as dg
 from bigger_boat.assets.common import WINDOW
 from bigger_boat.assets.live import DECLINES, SCORE_PSI
 from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO
+from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.automation.arrival import unfinished_runs
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
 from bigger_boat.data.vocabulary import ENDPOINTS
@@ -230,16 +231,14 @@ def _last_said(instance: dg.DagsterInstance, asset: dg.AssetKey, name: str) -> M
 
 def _serving(instance: dg.DagsterInstance, model: str) -> tuple[Serving | None, int]:
     """Return what serves, and the record of the data set behind it: days with later records are not in it."""
-    records = instance.fetch_materializations(dg.AssetKey(f"{model}_endpoint"), limit=1).records
-    metadata = records[0].asset_materialization.metadata if records else {}
-    if WINDOW not in metadata:
+    event = serving_event(instance, model)
+    if event is None or WINDOW not in event.metadata:
         return None, 0
-    window = metadata[WINDOW].value
-    version = str(metadata["version"].value)
-    data = dg.AssetRecordsFilter(dg.AssetKey(f"{model}_dataset"), before_storage_id=records[0].storage_id)
+    window = event.metadata[WINDOW].value
+    data = dg.AssetRecordsFilter(dg.AssetKey(f"{model}_dataset"), before_storage_id=event.deployed_as)
     read = instance.fetch_materializations(data, limit=1).records
-    serving = Serving(version, window["first"], window["last"], records[0].timestamp)
-    return serving, read[0].storage_id if read else records[0].storage_id
+    serving = Serving(event.version, window["first"], window["last"], event.deployed_at)
+    return serving, read[0].storage_id if read else event.deployed_as
 
 
 def _psi(instance: dg.DagsterInstance, serving: Serving, newest_day: str) -> float | None:

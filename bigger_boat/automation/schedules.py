@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from bigger_boat.assets.common import readable_failures
-from bigger_boat.automation.arrival import days_behind
+from bigger_boat.automation.arrival import days_behind, unfinished_runs
 from bigger_boat.automation.jobs import REASON_TAG, TIMEOUT_TAG, heal_days_job, retrain_now_job
 from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.landing_zone import LandingZone
@@ -37,6 +37,8 @@ weekly_retraining = dg.ScheduleDefinition(
 )
 def daily_healing(context: dg.ScheduleEvaluationContext, landing_zone: LandingZone) -> dg.SkipReason | list:
     """The arrival sensor asks once for a content; what failed then is found here, among all days."""
+    if going := unfinished_runs(context.instance, get_settings().data_dir):
+        return dg.SkipReason(f"{going[0]} is going on, and may be making them: looks again tomorrow night.")
     now = context.scheduled_execution_time.astimezone(UTC)
     graph = context.repository_def.asset_graph
     requests, sentence = days_behind(graph, context.instance, landing_zone.index(), now)

@@ -18,9 +18,9 @@ from bigger_boat.automation.watching import watching_sensor
 )
 def stuck_run_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Of the command line and of the web UI; each run's page says why it was ended, and so does the failure sensor."""
-    orphans = end_orphans(context.instance, ui_is_up=True)
-    stuck = [f"{one.run_id} ({one.sentence})" for one in end_stuck(context.instance)]
-    return dg.SkipReason(f"{len(orphans) + len(stuck)} stuck runs ended: {', '.join([*orphans, *stuck]) or 'none'}.")
+    ended = [*end_orphans(context.instance, ui_is_up=True)]
+    ended += [f"{one.run_id} ({one.sentence})" for one in end_stuck(context.instance)]
+    return dg.SkipReason(f"{len(ended)} stuck runs ended: {', '.join(ended)}." if ended else "No run is stuck.")
 
 
 SENSORS = [stuck_run_sensor, arrival_sensor, retraining_sensor, watching_sensor, failure_sensor]

@@ -51,7 +51,7 @@ def decide(
     fingerprint: Callable[[str], str],
     running: Sequence[str] = (),
 ) -> Watch:
-    """Return which days of the log, or else of the online metrics, to make now.
+    """Return which days of the log, and of the online metrics, to make now.
 
     ``logged``: days with answers; ``ended``: days of the graph that are over, in order. Days between the first answer
     and the last ended day that have none are made too: none is what is known of them.
@@ -61,13 +61,16 @@ def decide(
         return Watch((), "No day with answers is over yet.")
     if running:
         return Watch((), f"Waits for {running[0]}.")
-    if unlogged := [day for day in days if day not in made.log]:
-        requests = [_request(LOG, block, [fingerprint(day) for day in block]) for block in _blocks(unlogged)]
-        return Watch(requests, f"Asks for the log of {_words(unlogged)}.")
-    behind = [day for day in days[-HEALED_DAYS:] if _is_behind(day, made)]
-    requests = [_request(METRICS, block, [_inputs(day, made) for day in block]) for block in _blocks(behind)]
+    unlogged = [day for day in days if day not in made.log]
+    # the first look takes many days at once; later each is alone, so that one that cannot be made stops no other
+    blocks = [[day] for day in unlogged] if made.log else _blocks(unlogged)
+    requests = [_request(LOG, block, [fingerprint(day) for day in block]) for block in blocks]
+    behind = [day for day in days[-HEALED_DAYS:] if day in made.log and _is_behind(day, made)]
+    requests += [_request(METRICS, block, [_inputs(day, made) for day in block]) for block in _blocks(behind)]
     if requests:
-        return Watch(requests, f"Asks for online metrics of {_words(behind)}.")
+        asked = [f"the log of {_words(unlogged)}"] if unlogged else []
+        asked += [f"online metrics of {_words(behind)}"] if behind else []
+        return Watch(requests, f"Asks for {' and '.join(asked)}.")
     waiting = [day for day in days[-HEALED_DAYS:] if day not in made.events]
     told = f" Events of {_words(waiting)} have not been made yet." if waiting else ""
     return Watch((), f"Nothing new: {_words(days)} are made.{told}")

@@ -120,6 +120,15 @@ def test_a_promotion_goes_on_where_there_is_nothing_to_compare(storage, versions
     assert table([{"setting": "kind", "before": "old", "after": "new"}]).value in shown
 
 
+def test_a_promotion_goes_on_whatever_keeps_the_comparison_from_being_made(storage, versions, monkeypatch):
+    def damaged(*_):
+        raise pa.ArrowInvalid("Parquet magic bytes not found")
+
+    monkeypatch.setattr("bigger_boat.assets.differences._data_rows", damaged)
+    told = changes_metadata(versions["old"], versions["new"], storage)[CHANGES].value
+    assert told == "What changes could not be found out: Parquet magic bytes not found"
+
+
 def test_versions_are_found_where_they_are_published_or_written(storage, host, versions):
     written = versions["new"].parent.name
     assert find_version(written, storage, host) == versions["new"]

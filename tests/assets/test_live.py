@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "data"))  # importlib mode
 
 from prediction_lines import NINE, line, write_log
 
-from bigger_boat.assets.live import online_metrics, prediction_log
+from bigger_boat.assets.live import _declines, online_metrics, prediction_log
+from bigger_boat.ml.online_metrics import OnlineMetric
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.prediction_logs import LocalPredictionLogs
@@ -141,6 +142,16 @@ def test_online_metrics_stand_beside_the_offline_numbers(live):
     assert said.startswith(f"{DAY}: v1 said 0.900 on average, and 0.025 [")
     assert (made[DAY]["declines"], made[NEXT]["declines"]) == ({}, {}), "a day alone is no decline"
     assert "| v1 | 0.9 to 1.0 | 40 | 40 | 0.9000 | 0.0250 |" in made[DAY]["calibration"]
+
+
+def test_only_versions_that_still_answer_decline():
+    def day(version: str, value: float) -> list[OnlineMetric]:
+        return [OnlineMetric("recommendation", version, "mrr", value, value - 0.01, value + 0.01, 900, 900)]
+
+    days = [f"2026-11-{number:02}" for number in range(1, 15)]
+    history = {made: day("v1", 0.4 if made < days[7] else 0.2) for made in days}
+    assert set(_declines(history)) == {"v1"}
+    assert _declines({**history, "2026-11-15": day("v0", 0.4)}) == {}, "v1 was rolled back from"
 
 
 def test_metrics_want_the_log_first(live):

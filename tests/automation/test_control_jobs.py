@@ -13,7 +13,7 @@ from bigger_boat.automation.control_jobs import (
     replay_golden_job,
     roll_back_job,
 )
-from bigger_boat.errors import GateRefused
+from bigger_boat.errors import CloudError, GateRefused
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.resources.endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import LocalStorage
@@ -92,6 +92,21 @@ def test_the_version_before_serves_again_and_the_graph_shows_why(host, instance)
     assert (told["evidence"], told["window"]) == ("a was better.", REFIT)
     with pytest.raises(GateRefused, match="does not return by itself"):
         host.publish(NAME, host.versions(NAME)[1])
+
+
+def test_a_rollback_is_never_done_twice(host, instance, tmp_path, monkeypatch):
+    """A second try would start from what the first has let serve, and go back one more."""
+    host.publish(NAME, _bundle(tmp_path, "c").directory)
+    _, second, _ = _versions(host)
+
+    def away(*_):
+        raise CloudError("The service did not answer.", may_pass=True)
+
+    monkeypatch.setattr(Host, "serving_since", away)
+    result = _run(roll_back_job, host, instance, endpoint=NAME)
+    assert "The service did not answer." in _failure(result)
+    assert host.serving_version(NAME) == second
+    assert roll_back_job.tags["dagster/max_retries"] == "0", "nor is the run"
 
 
 def test_what_was_rolled_back_from_returns_by_promotion_alone(host, instance):

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import dagster as dg
 import pytest
 
-from bigger_boat.automation.failures import alert_of, serving_version
+from bigger_boat.assets.serving_events import serving_event
+from bigger_boat.automation.failures import alert_of
 from bigger_boat.automation.runner import PROCESS_TAG
 from bigger_boat.resources import alerts as alerts_module
 from bigger_boat.resources.alerts import LONGEST_TEXT, Alert, Alerts
@@ -81,9 +82,10 @@ def test_after_a_rollback_the_earlier_version_goes_on_serving(instance):
     report(dg.AssetMaterialization("intent_endpoint", metadata={"version": "v7"}))
     report(dg.AssetObservation("intent_endpoint", metadata={"version": "v6", "action": "rolled back"}))
     report(dg.AssetObservation("intent_endpoint", metadata={"challenger": "v8"}))
-    assert serving_version(instance, "intent") == "v6"
+    assert serving_event(instance, "intent").version == "v6"
     report(dg.AssetMaterialization("intent_endpoint", metadata={"version": "v9"}))
-    assert serving_version(instance, "intent") == "v9"
+    assert serving_event(instance, "intent").version == "v9"
+    assert serving_event(instance, "recommendation") is None
 
 
 @pytest.mark.parametrize("tags", [{PROCESS_TAG: "{}"}, {"dagster/will_retry": "true"}])

@@ -171,6 +171,24 @@ def test_what_the_last_logged_day_says_of_the_serving_version_is_evidence(instan
     assert (seen.score_psi, seen.decline) == (0.3, FELL)
 
 
+def test_after_a_rollback_the_evidence_is_of_the_version_that_serves(instance):
+    for day in days(1, 10):
+        report(instance, "sessions", day)
+    older, newer = ({"first": "2026-11-01", "last": f"2026-11-{last:02}", "count": last} for last in (6, 9))
+    report(instance, "intent_dataset")
+    report(instance, "intent_endpoint", window=older, version="v1")
+    before = gather(instance, "intent", session_days(instance))
+    report(instance, "sessions", "2026-11-03")  # made again: v2 has seen it, v1 has not
+    report(instance, "intent_dataset")
+    report(instance, "intent_endpoint", window=newer, version="v2")
+    assert gather(instance, "intent", session_days(instance)).serving.version == "v2"
+    back = {"action": "rolled back", "window": older, "version": "v1"}
+    instance.report_runless_asset_event(dg.AssetObservation("intent_endpoint", metadata=back))
+    seen = gather(instance, "intent", session_days(instance))
+    assert seen.serving == before.serving, "its age, too, is that of its own deployment"
+    assert (seen.new_days, seen.changed_days) == (4, 1)
+
+
 def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else():
     from bigger_boat.automation.retraining import _assets
     from bigger_boat.definitions import defs

@@ -1,8 +1,6 @@
 """What the schedules ask for, on a real instance in which nothing has been made yet."""
 
-import logging
-from datetime import UTC, datetime
-from types import SimpleNamespace
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -10,7 +8,9 @@ import pytest
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.arrival import days_behind
 from bigger_boat.automation.jobs import REASON_TAG
+from bigger_boat.data.landing import land
 from bigger_boat.data.landing_index import DayEntry, LandingIndex
+from bigger_boat.data.simulator import simulate
 from bigger_boat.resources.landing_zone import LandingZone
 
 NOW = datetime(2026, 10, 9, 2, 30, tzinfo=UTC)
@@ -51,15 +51,27 @@ def test_what_looks_after_things_is_on_and_what_costs_is_off():
     assert statuses == {"weekly_retraining": "STOPPED", "daily_healing": "RUNNING", "artefact_sweeping": "RUNNING"}
 
 
-def test_a_tick_of_the_healing_says_that_there_is_nothing_to_heal(tmp_path, graph):
+def test_a_tick_of_the_healing_asks_for_what_is_behind_unless_it_is_being_made(tmp_path):
     from bigger_boat.automation.schedules import daily_healing
+    from bigger_boat.definitions import defs
 
-    context = SimpleNamespace(
-        scheduled_execution_time=NOW,
-        repository_def=SimpleNamespace(asset_graph=graph),
-        instance=None,  # nothing has landed: it is not asked what was made
-        log=logging.getLogger("tick"),
-    )
-    landing_zone = LandingZone(path=str(tmp_path))
-    reason = daily_healing._execution_fn.decorated_fn(context, landing_zone=landing_zone)
-    assert reason == dg.SkipReason("Nothing has landed yet.")
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+
+        def tick() -> list[dg.RunRequest] | dg.SkipReason:
+            context = dg.build_schedule_context(
+                instance=instance,
+                scheduled_execution_time=NOW,
+                repository_def=defs.get_repository_def(),
+                resources={"landing_zone": LandingZone(path=str(tmp_path / "landing"))},
+            )
+            return daily_healing(context)
+
+        assert tick() == dg.SkipReason("Nothing has landed yet.")
+        simulate(tmp_path / "shop", sessions=50, days=2, products=20, seed=1, end_date=(NOW - timedelta(days=1)).date())
+        land(tmp_path / "shop", tmp_path / "landing", now=NOW)
+        catalogue, days = tick()
+        assert RANGE_START not in catalogue.tags
+        assert (days.tags[RANGE_START], days.tags[RANGE_END]) == ("2026-10-07", "2026-10-08")
+        run = instance.create_run_for_job(defs.resolve_job_def("heal_days_job"), status=dg.DagsterRunStatus.STARTED)
+        assert tick().skip_message.startswith(f"run {run.run_id} is going on")

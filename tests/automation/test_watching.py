@@ -78,6 +78,12 @@ TABLE = {
         [("prediction_log", "2026-11-03", "2026-11-03"), ("prediction_log", "2026-11-05", "2026-11-05")],
         "Asks for the log of 2 days (2026-11-03 to 2026-11-05).",
     ),
+    "a day that cannot be made stops no other": (
+        ask(Made(without(LOG, DAYS[3], DAYS[4]), without(METRICS, *DAYS[3:]), EVENTS)),
+        [(name, day, day) for name, day in (("prediction_log", DAYS[3]), ("prediction_log", DAYS[4]))]
+        + [("online_metrics", DAYS[5], DAYS[5])],
+        "Asks for the log of 2 days (2026-11-04 to 2026-11-05) and online metrics of 2026-11-06.",
+    ),
     "a run is going on": (ask(Made({}, {}, EVENTS), running=["run 1"]), [], "Waits for run 1."),
 }
 
