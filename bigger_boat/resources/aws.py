@@ -10,21 +10,19 @@ ATTEMPTS = 8
 """How often a call is made before its error counts: throttling and short outages are no news."""
 
 _DENIED = "The role of this process lacks the permission that AWS names; add it, and run again."
-_LOGIN = "Log in again: the credentials are too old, or not those of this account."
+_LOGIN = "Log in again: the credentials are missing, too old, or not those of this account."
 _BUCKET = "Correct the bucket in BIGGER_BOAT_STORAGE and BIGGER_BOAT_BATCH_PREFIX, or make it."
 _REGION = "The bucket is in another region: set AWS_DEFAULT_REGION to it."
 _HINTS = {
-    "AccessDenied": _DENIED,
-    "AccessDeniedException": _DENIED,
+    **dict.fromkeys(("403", "AccessDenied", "AccessDeniedException", "AuthorizationError"), _DENIED),
+    "UnauthorizedOperation": _DENIED,
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"), _LOGIN),
+    **dict.fromkeys(("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "AuthFailure"), _LOGIN),
+    **dict.fromkeys(("UnrecognizedClientException", "MissingAuthenticationToken"), _LOGIN),
+    **dict.fromkeys(("SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"), _LOGIN),
     "ResourceLimitExceeded": "Ask Service Quotas for more of what AWS names, or choose another kind of machine.",
-    "403": _DENIED,
-    "ExpiredToken": _LOGIN,
-    "InvalidAccessKeyId": _LOGIN,
-    "SignatureDoesNotMatch": _LOGIN,
     "NoSuchBucket": _BUCKET,
-    "PermanentRedirect": _REGION,
-    "301": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
+    **dict.fromkeys(("301", "PermanentRedirect", "AuthorizationHeaderMalformed"), _REGION),
     "IllegalLocationConstraintException": _REGION,
 }
 _ANY_HINT = (
@@ -43,18 +41,38 @@ def aws_client(service: str) -> Any:
         return boto3.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=60))
 
 
+def aws_region() -> str:
+    """Return the region of this process. Raises CloudError where there is none."""
+    import boto3
+
+    region = boto3.Session().region_name
+    if not region:
+        raise CloudError("There is no AWS region.", "Set AWS_DEFAULT_REGION, or a region in the profile AWS_PROFILE.")
+    return region
+
+
 @contextmanager
 def aws_in_words(what: str) -> Iterator[None]:
     """Turn boto3's errors, and those that s3fs made of them, into a CloudError that begins with ``what``."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+        SSOError,
+        TokenRetrievalError,
+    )
 
     try:
         yield
     except ClientError as error:
         raise _answered(what, error) from error
     except BotoCoreError as error:
-        may_pass = isinstance(error, HTTPClientError)  # no connection, or none that held
-        raise CloudError(f"{what}: {error}", _ANY_HINT, may_pass=may_pass) from error
+        outages = (EndpointConnectionError, ConnectTimeoutError, HTTPClientError)  # no connection, or none that held
+        hint = _LOGIN if isinstance(error, (NoCredentialsError, SSOError, TokenRetrievalError)) else _ANY_HINT
+        raise CloudError(f"{what}: {error}", hint, may_pass=isinstance(error, outages)) from error
     except OSError as error:
         if isinstance(error.__cause__, ClientError):
             raise _answered(what, error.__cause__) from error
