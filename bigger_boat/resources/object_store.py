@@ -13,6 +13,7 @@ upload later writes the same objects again. ROOT is any address that UPath knows
 """
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -103,7 +104,7 @@ class ObjectStore:
         if files is None:
             return False
         tell = tell or dg.get_dagster_logger("storage").info
-        draft = target.with_name(f".fetching-{uuid.uuid4().hex[:8]}")
+        draft = target.with_name(f".draft-{os.getpid()}-{uuid.uuid4().hex[:8]}")  # as Storage.sweep_drafts knows it
         try:
             for name, written in files.items():
                 self._fetch(f"{version}/{name}", draft / name, written["sha256"], tell)
@@ -158,7 +159,8 @@ def _s3_options(kms_key: str) -> dict[str, Any]:
 
 def _require_bucket(error: FileNotFoundError) -> None:
     """A key that is not there is an answer; a bucket that is not there is a mistake."""
-    if "bucket" in str(error).lower():
+    response = getattr(error.__cause__, "response", None) or {}
+    if response.get("Error", {}).get("Code") == "NoSuchBucket":
         raise error
 
 

@@ -154,6 +154,32 @@ def test_a_bucket_that_is_not_there_is_named_with_what_to_do(tmp_path, aws):
         assert "BIGGER_BOAT_STORAGE" in error.value.hint
 
 
+def test_a_path_that_speaks_of_a_bucket_is_no_missing_bucket(root):
+    store = ObjectStore(f"{root}/my-bucket")
+    assert store.read_text("addresses/bucket.json") is None
+    assert store.files("datasets/bucket_list/v") is None
+
+
+def test_a_download_that_is_killed_leaves_what_the_sweep_knows(machines, tmp_path, monkeypatch):
+    address, fs = write(machines[0]), machines[1].store.root.fs
+    get, seen = fs.get_file, []
+
+    def look(*args, **more):
+        seen.extend(path.name for path in (tmp_path / "other" / "datasets" / "some").iterdir())
+        assert machines[1].sweep_drafts() == []  # whose process lives
+        return get(*args, **more)
+
+    monkeypatch.setattr(fs, "get_file", look)
+    assert machines[1].fetch(address).is_dir()
+    [draft] = set(seen)
+    assert draft.startswith(f".draft-{os.getpid()}-")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / "other" / "datasets" / "some" / draft.replace(str(os.getpid()), str(gone.pid))
+    left.mkdir()
+    assert machines[1].sweep_drafts() == [left]
+
+
 REFUSALS = [
     ("AccessDenied", 403, "lacks the permission"),
     ("PermanentRedirect", 301, "AWS_DEFAULT_REGION"),
