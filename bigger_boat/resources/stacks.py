@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,12 @@ DEPLOYMENT = "ApiDeployment"
 """A resource whose name is made new with each change: API Gateway's deployments are snapshots."""
 
 _NOTHING = ("didn't contain changes", "No updates are to be performed")
-_UNUSABLE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "UPDATE_ROLLBACK_FAILED")
+_NEVER_MADE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
+"""Of a stack that no update can help: it was never there as a whole, or is half gone."""
+_STUCK = "UPDATE_ROLLBACK_FAILED"
+"""Of a stack that was there before, and serves: it is brought back, never deleted."""
+
+_CLOCKS_DIFFER_S = 5
 
 
 @dataclass
@@ -47,11 +52,9 @@ class Stack:
         waits for that.
         """
         status = self._settled()
-        if status in _UNUSABLE:
-            raise CloudError(
-                f"Stack {self.name} is {status}: CloudFormation updates no such stack.",
-                f"See its events, then delete it: aws cloudformation delete-stack --stack-name {self.name}",
-            )
+        if status in (*_NEVER_MADE, _STUCK):
+            text = f"Stack {self.name} is {status}: CloudFormation updates no such stack."
+            raise CloudError(text, self._way_out(status))
         body = template.replace(DEPLOYMENT, DEPLOYMENT + _digest(template, parameters))
         is_new = status in ("", "REVIEW_IN_PROGRESS")
         change_set = self._propose(body, parameters, "CREATE" if is_new else "UPDATE")
@@ -66,10 +69,22 @@ class Stack:
         status = self._settled()
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise CloudError(
-                f"Stack {self.name} could not be brought up to date ({status}): {self._first_fault(since)}",
-                "CloudFormation went back to what was there before. Correct it and run again.",
+                f"Stack {self.name} could not be brought up to date ({status or 'gone'}): {self._first_fault(since)}",
+                self._way_out(status),
             )
         return changes
+
+    def _way_out(self, status: str) -> str:
+        """Return what to do about a stack that failed."""
+        if status in _NEVER_MADE:
+            delete = f"aws cloudformation delete-stack --stack-name {self.name}"
+            return f"Correct it, delete the stack ({delete}), and run again."
+        if status == _STUCK:
+            return (
+                "Correct what its events name, let CloudFormation go on back "
+                f"(aws cloudformation continue-update-rollback --stack-name {self.name}), and run again."
+            )
+        return "CloudFormation went back to what was there before. Correct it and run again."
 
     def _propose(self, body: str, parameters: Mapping[str, str], kind: str) -> dict[str, Any] | None:
         """Return a change set that is ready, None where nothing would change."""
@@ -130,21 +145,26 @@ class Stack:
             try:
                 return self.client.describe_stacks(StackName=self.name)["Stacks"][0]
             except ClientError as error:
-                if (
-                    error.response["Error"]["Code"] == "ValidationError"
-                ):  # CloudFormation's way to say that there is none
+                if error.response["Error"]["Code"] == "ValidationError":  # its way to say that there is none
                     return None
                 raise
 
     def _first_fault(self, since: float) -> str:
-        with self._named("its events cannot be read"):
-            events = self.client.describe_stack_events(StackName=self.name)["StackEvents"]
         faults = [
             f"{each['LogicalResourceId']}: {each.get('ResourceStatusReason', 'no reason')}"
-            for each in reversed(events)
-            if each.get("ResourceStatus", "").endswith("_FAILED") and each["Timestamp"].timestamp() >= since - 5
+            for each in self._events(since)
+            if each.get("ResourceStatus", "").endswith("_FAILED")
         ]
-        return faults[0] if faults else "its events name no fault"
+        return faults[-1] if faults else "its events name no fault"
+
+    def _events(self, since: float) -> Iterator[dict[str, Any]]:
+        """Yield its events from a time on, newest first, as CloudFormation gives them."""
+        with self._named("its events cannot be read"):
+            for page in self.client.get_paginator("describe_stack_events").paginate(StackName=self.name):
+                for event in page["StackEvents"]:
+                    if event["Timestamp"].timestamp() < since - _CLOCKS_DIFFER_S:
+                        return
+                    yield event
 
     def _named(self, what: str) -> Any:
         return aws_in_words(f"Stack {self.name}: {what}")
