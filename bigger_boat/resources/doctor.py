@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bigger_boat.data.landing_index import read_index
 from bigger_boat.errors import BiggerBoatError, CloudError, SettingsError
-from bigger_boat.resources.aws import aws_client, aws_in_words
+from bigger_boat.resources.aws import aws_client, aws_in_words, aws_region
 from bigger_boat.resources.s3_storage import object_store
 from bigger_boat.settings import Settings
 
@@ -75,7 +75,7 @@ def aws_checks(settings: Settings) -> list[Check]:
         for kind in ("gpu", "cpu")
     ]
     return [
-        Check("region", _region),
+        Check("region", aws_region),
         Check("credentials", _credentials, ("region",)),
         Check("identity", _identity, ("credentials",)),
         Check("bucket", lambda: _bucket(settings), login),
@@ -115,15 +115,6 @@ def _warehouse(warehouse: "Warehouse") -> str:
     return "it answers"
 
 
-def _region() -> str:
-    import boto3
-
-    region = boto3.Session().region_name
-    if not region:
-        raise CloudError("There is no AWS region.", "Set AWS_DEFAULT_REGION, or a region in the profile AWS_PROFILE.")
-    return region
-
-
 def _credentials() -> str:
     import boto3
 
@@ -151,9 +142,9 @@ def _bucket(settings: Settings) -> str:
     bucket = settings.storage.removeprefix("s3://").split("/")[0]
     with aws_in_words(f"Bucket {bucket} cannot be looked at"):
         there = aws_client("s3").get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
-    if there != _region():
+    if there != aws_region():
         raise CloudError(
-            f"Bucket {bucket} is in {there}, this process in {_region()}.", f"Set AWS_DEFAULT_REGION={there}."
+            f"Bucket {bucket} is in {there}, this process in {aws_region()}.", f"Set AWS_DEFAULT_REGION={there}."
         )
     return f"{settings.storage} can be written and read, in {there}"
 
@@ -168,15 +159,25 @@ def _queue(settings: Settings, kind: str) -> str:
         raise CloudError(
             f"Queue {queue} is {state}.", f"Make or enable it, or correct BIGGER_BOAT_BATCH_{kind.upper()}_QUEUE."
         )
+    if found[0].get("status") == "INVALID":  # enabled, but nothing would ever run
+        reason = found[0].get("statusReason", "AWS Batch gives no reason")
+        raise CloudError(f"Queue {queue} is invalid: {reason}.", "Correct its compute environments.")
+    return f"{queue} is enabled; {definition} runs {_job_image(definition, kind)}"
+
+
+def _job_image(definition: str, kind: str) -> str:
+    """Return the image of a job definition. Raises CloudError for one that is not there, or that runs no container."""
+    to_do = f"correct BIGGER_BOAT_BATCH_{kind.upper()}_JOB_DEFINITION."
     key = {"jobDefinitions": [definition]} if definition.startswith("arn:") else {"jobDefinitionName": definition}
     with aws_in_words(f"Job definition {definition} cannot be looked at"):
-        known = batch.describe_job_definitions(**key, status="ACTIVE")["jobDefinitions"]
+        known = aws_client("batch").describe_job_definitions(**key, status="ACTIVE")["jobDefinitions"]
     if not known:
-        raise CloudError(
-            f"There is no active job definition {definition}.",
-            f"Register it, or correct BIGGER_BOAT_BATCH_{kind.upper()}_JOB_DEFINITION.",
-        )
-    return f"{queue} is enabled; {definition} runs {known[0]['containerProperties']['image']}"
+        raise CloudError(f"There is no active job definition {definition}.", f"Register it, or {to_do}")
+    image = known[0].get("containerProperties", {}).get("image")
+    if not image:
+        text = f"Job definition {definition} is of type {known[0]['type']} without containerProperties: nothing runs."
+        raise CloudError(text, f"Register one of type container, or {to_do}")
+    return image
 
 
 def _image(address: str) -> str:
@@ -185,10 +186,12 @@ def _image(address: str) -> str:
         raise CloudError(
             f"{address} is no image in ECR.", "SageMaker runs images of ECR: correct BIGGER_BOAT_SERVING_IMAGE."
         )
-    name, _, tag = path.partition(":")
+    named, _, digest = path.partition("@")
+    name, _, tag = named.partition(":")
+    image = {"imageDigest": digest} if digest else {"imageTag": tag or "latest"}
     with aws_in_words(f"Image {address} cannot be looked at"):
         found = aws_client("ecr").describe_images(
-            registryId=registry.split(".")[0], repositoryName=name, imageIds=[{"imageTag": tag or "latest"}]
+            registryId=registry.split(".")[0], repositoryName=name, imageIds=[image]
         )
     return f"{address}, {found['imageDetails'][0].get('imageSizeInBytes', 0) / 2**20:.0f} MiB"
 

@@ -8,9 +8,10 @@ import sys
 import boto3
 import pytest
 from batch_stand_in import BUCKET, DEFINITION, QUEUE, REPOSITORY
+from botocore.stub import Stubber
 from sagemaker_stand_in import IMAGE
 
-from bigger_boat.errors import WarehouseError
+from bigger_boat.errors import CloudError, WarehouseError
 from bigger_boat.profiles import build_resources
 from bigger_boat.resources import doctor
 from bigger_boat.resources.doctor import Finding, examine
@@ -73,6 +74,43 @@ def test_what_is_wrong_fails_alone_and_says_what_to_do(roles, changes, line, say
     assert [name for name, each in found.items() if each.state != "pass"] == [line]
     assert says in found[line].says
     assert to_do in found[line].to_do
+
+
+def test_an_image_may_be_named_by_its_digest(roles, aws):
+    name, _, tag = IMAGE.partition("/")[2].partition(":")
+    asked = {"repositoryName": name, "imageIds": [{"imageTag": tag}], "registryId": IMAGE.split(".")[0]}
+    [known] = aws.client("ecr").describe_images(**asked)["imageDetails"]
+    address = IMAGE.removesuffix(f":{tag}")
+    for named in (f"{address}@{known['imageDigest']}", f"{IMAGE}@{known['imageDigest']}"):
+        assert findings(roles, serving_image=named)["serving image"].state == "pass"
+    other = findings(roles, serving_image=f"{address}@sha256:{'0' * 64}")["serving image"]
+    assert (other.state, "ImageNotFound" in other.says) == ("fail", True)
+
+
+QUEUED = {"jobQueueName": "q", "jobQueueArn": "q", "priority": 1, "computeEnvironmentOrder": []}
+DEFINED = {"jobDefinitionName": "d", "jobDefinitionArn": "d", "revision": 1}
+
+
+@pytest.mark.parametrize(
+    ("queue", "definition", "says", "to_do"),
+    [
+        ({"status": "INVALID", "statusReason": "no subnet"}, None, "q is invalid: no subnet.", "compute environments"),
+        ({"status": "VALID"}, {"type": "multinode"}, "d is of type multinode without", "BATCH_CPU_JOB_DEFINITION"),
+        ({}, {"type": "container", "eksProperties": {}}, "d is of type container without", "type container"),
+    ],
+)
+def test_a_queue_that_runs_nothing_is_told(monkeypatch, queue, definition, says, to_do):
+    """What moto cannot have, in the shape that boto3's model of AWS Batch demands."""
+    batch = boto3.client("batch", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
+    monkeypatch.setattr(doctor, "aws_client", lambda _: batch)
+    settings = Settings(_env_file=None, batch_cpu_queue="q", batch_cpu_job_definition="d")
+    with Stubber(batch) as stub:
+        stub.add_response("describe_job_queues", {"jobQueues": [{**QUEUED, "state": "ENABLED", **queue}]})
+        if definition:
+            stub.add_response("describe_job_definitions", {"jobDefinitions": [{**DEFINED, **definition}]})
+        with pytest.raises(CloudError) as caught:
+            doctor._queue(settings, "cpu")
+    assert (says in caught.value.message, to_do in caught.value.hint) == (True, True), caught.value
 
 
 def test_a_bucket_of_another_region_is_named(roles, aws):
