@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from bigger_boat.errors import ServerError
 from bigger_boat.resources.aws import aws_client, aws_in_words
@@ -36,10 +36,12 @@ class GatewayApi(PublicApi):
     requests_per_second: int = Field(50, ge=1, description="requests that are answered in the long run; more get 429")
     own_url: str = Field("", description="another address than the stage's: a domain of one's own")
 
+    _outputs: dict[str, str] | None = PrivateAttr(default=None)
+
     @property
     def url(self) -> str:
         """Where the API is; "" before it was deployed."""
-        return self.own_url or self._stack.outputs().get("Url", "")
+        return self.own_url or self._output("Url")
 
     def deploy(self) -> dict[str, Any]:
         """Bring the stack up to date, telling the changes first; return them. Raises CloudError with what failed."""
@@ -59,6 +61,7 @@ class GatewayApi(PublicApi):
             "Burst": str(2 * self.requests_per_second),
         }
         changes = self._stack.update(Path(self.template).read_text(), parameters)
+        self._outputs = None
         return {"stack": self.stack_name, "changes": changes or ["nothing: it is up to date"]}
 
     def get(self, query: str) -> dict[str, Any]:
@@ -76,14 +79,24 @@ class GatewayApi(PublicApi):
             with error:
                 said = error.read(1000).decode(errors="replace")
             raise ServerError(
-                f"{url} answered {error.code}: {said}", f"Look at log /aws/lambda/{self.stack_name}."
+                f"{url} answered {error.code}: {said}",
+                f"Look at log /aws/lambda/{self.stack_name}.",
+                may_pass=error.code >= 500 or error.code == 429,
             ) from None
-        except (OSError, ValueError) as error:
-            raise ServerError(f"{url} cannot be asked: {error}.") from error
+        except ValueError as error:
+            raise ServerError(f"{url} answered what is no JSON: {error}.", "Look at BIGGER_BOAT_API_URL.") from error
+        except OSError as error:
+            raise ServerError(f"{url} cannot be asked: {error}.", "Look at the network.", may_pass=True) from error
+
+    def _output(self, name: str) -> str:
+        """Return what the stack says of itself, asked for once after a deployment; "" where there is nothing yet."""
+        if not self._outputs:
+            self._outputs = self._stack.outputs()
+        return self._outputs.get(name, "")
 
     def _key(self) -> str:
         """Return the API key, which API Gateway made and keeps."""
-        key = self._stack.outputs().get("KeyId", "")
+        key = self._output("KeyId")
         with aws_in_words(f"The API key of {self.stack_name} cannot be read"):
             return aws_client("apigateway").get_api_key(apiKey=key, includeValue=True)["value"]
 

@@ -77,7 +77,10 @@ def test_deploying_tells_the_changes_makes_them_and_does_nothing_the_second_time
     methods = {each["path"]: set(each.get("resourceMethods", {})) for each in resources}
     assert methods["/v1/intent"] == methods["/v1/recommendations"] == {"POST", "OPTIONS"}
     assert (methods["/predict"], methods["/collect"]) == ({"GET", "OPTIONS"}, {"POST"})
-    assert api.url == f"https://{found['id']}.execute-api.eu-west-1.amazonaws.com/live"
+    url = f"https://{found['id']}.execute-api.eu-west-1.amazonaws.com/live"
+    assert api.url == url
+    with aws.refusing("cloudformation", "POST", "AccessDenied", 403):
+        assert api.url == url  # it is asked for once
     assert api.deploy()["changes"] == ["nothing: it is up to date"]
 
 
@@ -166,8 +169,13 @@ def test_the_api_is_asked_over_http(function, api):
     with gateway(function) as url:
         asked = GatewayApi(**_fields(api), own_url=url)
         assert asked.url == url
-        with pytest.raises(ServerError, match=r"answered 503: .*no_model"):
+        with pytest.raises(ServerError, match=r"answered 503: .*no_model") as busy:
             asked.get("x=start,view")
+        with pytest.raises(ServerError, match=r"answered 400: .*invalid_request") as wrong:
+            asked.get("x=view&session=a")
+    with pytest.raises(ServerError, match="cannot be asked") as gone:
+        asked.get("x=start,view")
+    assert [error.value.may_pass for error in (busy, wrong, gone)] == [True, False, True]
 
 
 def test_what_a_container_refuses_is_passed_on_and_what_fails_is_not_told():
