@@ -39,8 +39,9 @@ test-slow: install  ## the long tests
 bench: install  ## benchmarks, each a ratio against a peer
 	$(BIN)/bigger-boat bench
 
-lint: install  ## style and formatting, and the templates
+lint: install  ## style and formatting, the templates and their policies
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/cfn-lint deploy/*.yaml
+	$(BIN)/python tests/aws/iam_policies.py deploy/*.yaml
 
 lock: install  ## resolve the lock again from setup.py
 	$(BIN)/uv --system-certs pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \

@@ -56,6 +56,7 @@ EXTRAS = {
         "fakesnow[server]>=0.11.4",  # answers as Snowflake does, over HTTP
         "moto[server,s3,sts]>=5.2",  # answers as AWS does
         "cfn-lint>=1.40",  # reads deploy/*.yaml
+        "cloudsplaining>=0.9",  # and the policies in them
         "schemathesis>=4",  # fuzzes the server by its own description
         "wandb>=0.21",
     ],

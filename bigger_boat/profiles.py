@@ -45,6 +45,7 @@ def public_api(settings: Settings) -> PublicApi:
     return GatewayApi(
         storage=_s3(settings),
         stack_name=settings.api_stack,
+        platform_stack=settings.platform_stack,
         endpoint_prefix=settings.endpoint_prefix,
         template=str(settings.deploy_dir / "api.yaml"),
         allowed_origins=settings.allowed_origins,

@@ -83,6 +83,7 @@ class Settings(BaseSettings):
         300, ge=0, le=3600, description="aws: how long alarms are watched before the rest, in s"
     )
     endpoint_capture_percent: int = Field(0, ge=0, le=100, description="aws: requests and answers kept on S3, in %")
+    platform_stack: str = Field("bigger-boat-platform", description="aws: name of the stack of deploy/platform.yaml")
     api_stack: str = Field("bigger-boat-api", description="aws: name of the stack of the public API")
     api_asks_for_key: bool = Field(False, description="aws: whether the public API asks for a key, which AWS makes")
     api_requests_per_second: int = Field(50, ge=1, description="aws: requests that are answered in the long run")

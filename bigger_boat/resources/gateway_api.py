@@ -21,6 +21,7 @@ from bigger_boat.resources.s3_storage import S3Storage
 from bigger_boat.resources.stacks import Stack
 
 CODE, LANDING = "code", "landing"
+ROLES = ("FunctionRole", "CollectRole", "StreamRole")
 _TIMEOUT_S = 30
 
 
@@ -31,6 +32,7 @@ class GatewayApi(PublicApi):
     stack_name: str = Field("bigger-boat-api", description="name of the CloudFormation stack, and of what it makes")
     endpoint_prefix: str = Field("bigger-boat", description="how the names of the SageMaker endpoints begin")
     template: str = Field(description="path of deploy/api.yaml")
+    platform_stack: str = Field("", description="the stack of deploy/platform.yaml, whose roles it then has")
     allowed_origins: str = Field("", description="origins that browsers may call from, separated by commas")
     ask_for_key: bool = Field(False, description="whether requests must carry an API key")
     requests_per_second: int = Field(50, ge=1, description="requests that are answered in the long run; more get 429")
@@ -59,10 +61,20 @@ class GatewayApi(PublicApi):
             "AskForKey": str(self.ask_for_key).lower(),
             "RequestsPerSecond": str(self.requests_per_second),
             "Burst": str(2 * self.requests_per_second),
+            **self._roles(),
         }
         changes = self._stack.update(Path(self.template).read_text(), parameters)
         self._outputs = None
         return {"stack": self.stack_name, "changes": changes or ["nothing: it is up to date"]}
+
+    def _roles(self) -> dict[str, str]:
+        """Return the platform's roles, which may write to its own bucket only; none: the stack makes its own."""
+        platform = (
+            Stack(self.platform_stack, dg.get_dagster_logger("stack").info).outputs() if self.platform_stack else {}
+        )
+        if platform.get("Storage") != self.storage.root.rstrip("/"):
+            return {}
+        return {f"{name}Arn": platform[name] for name in ROLES}
 
     def get(self, query: str) -> dict[str, Any]:
         """Answer ``GET /predict?QUERY``, over the internet. Raises ServerError with what came instead of an answer."""
