@@ -165,8 +165,8 @@ def get_settings() -> Settings:
     return load_settings()
 
 
-def load_settings(env_file: Path | None = PROJECT_DIR / ".env") -> Settings:
-    """Read and check the settings. ``env_file`` may be missing."""
+def load_settings(env_file: Path | None = PROJECT_DIR / ".env", *, complete: bool = True) -> Settings:
+    """Read and check the settings. ``env_file`` may be missing; ``complete``: nothing may that the profile needs."""
     unknown = sorted(
         name
         for name in os.environ
@@ -184,7 +184,7 @@ def load_settings(env_file: Path | None = PROJECT_DIR / ".env") -> Settings:
         raise SettingsError(
             f"Settings that cannot be used: {'; '.join(faults)}.", "Correct them and run again."
         ) from None
-    if missing := missing_settings(settings):
+    if complete and (missing := missing_settings(settings)):
         raise SettingsError(
             f"The aws profile needs settings that are missing: {', '.join(missing)}.",
             "docs/snowflake.md and docs/aws.md say what they are and how to set up what they name.",

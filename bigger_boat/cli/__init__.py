@@ -9,7 +9,7 @@ from rich.markup import escape
 
 # in the order of --help
 # isort: off
-from bigger_boat.cli import shop, graph, serving, control, explain, sweeping, measuring, forget, doctor  # noqa: F401
+from bigger_boat.cli import shop, graph, serving, control, explain, sweeping, measuring, forget, doctor, deploy  # noqa: F401
 
 # isort: on
 from bigger_boat.cli.app import app

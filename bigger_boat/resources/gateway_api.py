@@ -7,6 +7,7 @@ function (``serving/lambda_entry.py``), change sets (``stacks.py``).
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ class GatewayApi(PublicApi):
         """Where the API is; "" before it was deployed."""
         return self.own_url or self._output("Url")
 
-    def deploy(self) -> dict[str, Any]:
-        """Bring the stack up to date, telling the changes first; return them. Raises CloudError with what failed."""
+    def deploy(self, agree: Callable[[list[str]], bool] = lambda changes: True) -> dict[str, Any]:  # noqa: ARG005
+        """Bring the stack up to date if ``agree`` does to the changes, which are told first; return those made.
+
+        Raises CloudError with what failed.
+        """
         package = build_package()
         code = f"{CODE}/{package_name(package)}"
         self.storage.store.write_bytes(code, package)
@@ -63,7 +67,7 @@ class GatewayApi(PublicApi):
             "Burst": str(2 * self.requests_per_second),
             **self._roles(),
         }
-        changes = self._stack.update(Path(self.template).read_text(), parameters)
+        changes = self._stack.update(Path(self.template).read_text(), parameters, agree)
         self._outputs = None
         return {"stack": self.stack_name, "changes": changes or ["nothing: it is up to date"]}
 

@@ -66,3 +66,16 @@ def put_scaling(endpoint: str, shape: EndpointShape) -> bool:
             },
         )
     return True
+
+
+def remove_guards(endpoint: str) -> None:
+    """Remove what watches an endpoint that goes, if it is there: alarms bill, and scaling has alarms of its own."""
+    scaling, cloudwatch = aws_client("application-autoscaling"), aws_client("cloudwatch")
+    target = {"ServiceNamespace": "sagemaker", "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}"}
+    with aws_in_words(f"What watches endpoint {endpoint} cannot be removed"):
+        found = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[target["ResourceId"]])
+        if found["ScalableTargets"]:
+            scaling.deregister_scalable_target(**target, ScalableDimension=_DIMENSION)
+        alarms = cloudwatch.describe_alarms(AlarmNamePrefix=f"{endpoint}-")["MetricAlarms"]
+        if alarms:
+            cloudwatch.delete_alarms(AlarmNames=[each["AlarmName"] for each in alarms])

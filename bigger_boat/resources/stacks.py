@@ -45,9 +45,21 @@ class Stack:
         described = self._describe()
         return {each["OutputKey"]: each["OutputValue"] for each in (described or {}).get("Outputs", [])}
 
-    def update(self, template: str, parameters: Mapping[str, str]) -> list[str]:
-        """Create or update it; return the changes, none where there were none. Raises CloudError with what failed.
+    def parameters_for(self, template: str) -> dict[str, str]:
+        """Return the parameters that it has now, as far as ``template`` still takes them."""
+        now = (self._describe() or {}).get("Parameters", [])
+        known = _declared(template)
+        return {each["ParameterKey"]: each["ParameterValue"] for each in now if each["ParameterKey"] in known}
 
+    def update(
+        self,
+        template: str,
+        parameters: Mapping[str, str],
+        agree: Callable[[list[str]], bool] = lambda changes: True,  # noqa: ARG005
+    ) -> list[str]:
+        """Create or update it if ``agree`` does to the changes; return those that were made.
+
+        Raises CloudError with what failed.
         A kill leaves a change set that was not made, or a stack that CloudFormation brings to its end; the next update
         waits for that.
         """
@@ -63,6 +75,9 @@ class Stack:
         changes = [_words(each["ResourceChange"]) for each in change_set["Changes"]]
         for change in changes:
             self.tell(f"Stack {self.name} will {change}")
+        if not agree(changes):
+            self._decline(change_set["ChangeSetId"], is_new)
+            return []
         since = time.time()
         with self._named("its change set cannot be made"):
             self.client.execute_change_set(ChangeSetName=change_set["ChangeSetId"], StackName=self.name)
@@ -85,6 +100,26 @@ class Stack:
                 f"(aws cloudformation continue-update-rollback --stack-name {self.name}), and run again."
             )
         return "CloudFormation went back to what was there before. Correct it and run again."
+
+    def delete(self) -> bool:
+        """Delete it, with all that it made and does not retain; return whether there was one."""
+        if not self._settled():
+            return False
+        since = time.time()
+        with self._named("it cannot be deleted"):
+            self.client.delete_stack(StackName=self.name)
+        if status := self._settled():
+            text = f"Stack {self.name} could not be deleted ({status}): {self._first_fault(since)}"
+            raise CloudError(text, "Correct that, and run again: what is gone stays gone.")
+        return True
+
+    def _decline(self, change_set: str, is_new: bool) -> None:
+        """Leave no trace of a change set that is not made; that of a new stack goes with the empty stack."""
+        with self._named("its change set cannot be declined"):
+            if is_new:
+                self.client.delete_stack(StackName=self.name)
+            else:
+                self.client.delete_change_set(ChangeSetName=change_set, StackName=self.name)
 
     def _propose(self, body: str, parameters: Mapping[str, str], kind: str) -> dict[str, Any] | None:
         """Return a change set that is ready, None where nothing would change."""
@@ -172,6 +207,17 @@ class Stack:
 
 def _digest(template: str, parameters: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps([template, dict(parameters)], sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _declared(template: str) -> set[str]:
+    """Return the names of a template's parameters; its functions (``!Ref``) are none of YAML's own."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)  # noqa: ARG005
+    return set(yaml.load(template, Loader).get("Parameters", {}))
 
 
 def _words(change: Mapping[str, Any]) -> str:
