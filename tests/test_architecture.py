@@ -86,6 +86,26 @@ def test_what_lambda_imports_is_standard_library(name):
             assert top in sys.stdlib_module_names | at_hand, f"{name} imports {imported}"
 
 
+@pytest.mark.parametrize(
+    ("what", "home", "spells"),
+    [
+        (
+            "the source's time column",
+            "data/event_rules.py",
+            lambda node: isinstance(node, ast.Constant) and node.value == "server_timestamp_epoch_ms",
+        ),
+        (
+            "syncing a directory",
+            "data/durable.py",
+            lambda node: isinstance(node, ast.Attribute) and node.attr == "O_RDONLY",
+        ),
+    ],
+)
+def test_what_is_spelled_once_has_one_home(what, home, spells):
+    trees = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in modules()}
+    assert [name for name, tree in trees.items() if any(map(spells, ast.walk(tree)))] == [home], what
+
+
 READS_ENVIRONMENT = {"settings.py", "cli/process.py", LAMBDA}
 
 

@@ -26,7 +26,7 @@ def run(
         bool,
         typer.Option(
             help="simulate a shop if none has landed, start the endpoint, ask it; small models, by default without the "
-            "LSTM and hybrid recommenders"
+            "LSTM, ProdB and hybrid recommenders"
         ),
     ] = False,
     as_of: Annotated[

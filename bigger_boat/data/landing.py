@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.data.landing_days import DaySpool, SortOrder, WrittenFile, write_sorted
 from bigger_boat.data.landing_index import CATALOG, EVENT_TABLES, UNKNOWN_DAY
 from bigger_boat.data.landing_store import Progress, StagedFile, commit, landing_lock
@@ -21,11 +22,10 @@ from bigger_boat.data.source_files import SourceFile, find_source_files
 from bigger_boat.data.source_rows import torn_rows, validate
 from bigger_boat.errors import LandingError
 
-TIME = pl.col("server_timestamp_epoch_ms")
 ORDERS = {
     # a detail and the pageview that doubles it share their time: the flag tells them apart without comparing text
-    "browsing": SortOrder(TIME * 2 + (pl.col("event_type") == "pageview"), tuple(SCHEMAS["browsing"])),
-    "search": SortOrder(TIME, tuple(SCHEMAS["search"])),
+    "browsing": SortOrder(pl.col(TIME) * 2 + (pl.col("event_type") == "pageview"), tuple(SCHEMAS["browsing"])),
+    "search": SortOrder(pl.col(TIME), tuple(SCHEMAS["search"])),
     "catalog": SortOrder(pl.col("product_sku_hash"), tuple(SCHEMAS["catalog"])),
 }
 REJECT_ORDER = SortOrder(pl.col("raw"), ("reason", "day"), ignored=("file", "line"))

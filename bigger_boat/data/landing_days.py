@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from bigger_boat.data.content_digest import ContentDigest
+from bigger_boat.data.event_rules import TIME
 
-TIME_COLUMN = "server_timestamp_epoch_ms"
 SPILL_BYTES = 256 << 20
 """How much one table may hold in memory before it goes to staging."""
 SORT_BYTES = 256 << 20
@@ -142,7 +142,7 @@ def open_parquet(path: Path, schema: pa.Schema) -> pa.parquet.ParquetWriter:
     text = [field.name for field in schema if pa.types.is_string(field.type)]
     lists = [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.string())]
     return pa.parquet.ParquetWriter(
-        path, schema, use_dictionary=[*text, *lists], write_statistics=[TIME_COLUMN], **PARQUET_OPTIONS
+        path, schema, use_dictionary=[*text, *lists], write_statistics=[TIME], **PARQUET_OPTIONS
     )
 
 

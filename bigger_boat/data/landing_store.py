@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from bigger_boat.data.durable import sync_directory
 from bigger_boat.data.landing_index import (
     INDEX_FORMAT,
     REJECTED,
@@ -209,7 +210,7 @@ def move_in(staged: Path, final: Path) -> None:
     with open(staged, "rb") as file:
         os.fsync(file.fileno())
     os.replace(staged, final)
-    _sync_directory(final.parent)
+    sync_directory(final.parent)
 
 
 def _write_json(staging: Path, path: Path, value: object) -> None:
@@ -220,12 +221,4 @@ def _write_json(staging: Path, path: Path, value: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)

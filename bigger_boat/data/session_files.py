@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.errors import DatasetError
 
 SESSION_REC = {"session": "SessionId", "item": "ItemId", "time": "Time"}
-CHALLENGE = {"session": "session_id_hash", "item": "product_sku_hash", "time": "server_timestamp_epoch_ms"}
+CHALLENGE = {"session": "session_id_hash", "item": "product_sku_hash", "time": TIME}
 CHALLENGE_ACTION, CHALLENGE_CLICK = "product_action", "detail"
 CHALLENGE_FILES = ("browsing_train.csv", "browsing_train.csv.gz")
 SEPARATORS = "\t,;"

@@ -40,7 +40,6 @@ READ_FAULTS = (
     OSError,
     EOFError,
     RuntimeError,
-    NotImplementedError,
     ValueError,
     zipfile.BadZipFile,
     zlib.error,

@@ -11,11 +11,10 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import types
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.data.source_columns import SCHEMAS
 
 Accepts = Callable[[pa.DataType], bool]
-
-TIME = "server_timestamp_epoch_ms"
 
 
 def refused_column(table: str, schema: pa.Schema, names: Iterable[str]) -> tuple[str, str] | None:

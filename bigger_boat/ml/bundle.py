@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bigger_boat.data.durable import sync_directory
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import BundleError
 
@@ -98,7 +99,7 @@ def write_bundle(
         if not target.exists():
             _sync_tree(temporary)
             os.rename(temporary, target)
-            _sync_directory(root)
+            sync_directory(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_bundle(target / "bundle")
@@ -294,15 +295,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 def _sync_tree(directory: Path) -> None:
     for path in [*directory.rglob("*"), directory]:
-        _sync_directory(path)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_directory(path)
 
 
 def _sweep_leftovers(root: Path) -> None:

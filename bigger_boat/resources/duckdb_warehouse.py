@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PrivateAttr
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.errors import WarehouseError
 from bigger_boat.resources.landed_files import PARQUET, execute_on_files, refuse_rows_of_other_days
-from bigger_boat.resources.warehouse import LOADED, RAW_COLUMNS, TIME_COLUMN, Statement, Warehouse, day_ranges_ms
+from bigger_boat.resources.warehouse import LOADED, RAW_COLUMNS, Statement, Warehouse, day_ranges_ms
 
 if TYPE_CHECKING:
     import duckdb
@@ -80,7 +81,7 @@ class DuckDBWarehouse(Warehouse):
         with self.connect() as connection, _transaction(connection):
             for first_ms, end_ms in day_ranges_ms(files_by_day):
                 deleted += connection.execute(
-                    f"delete from raw.{table} where {TIME_COLUMN} >= ? and {TIME_COLUMN} < ?", [first_ms, end_ms]
+                    f"delete from raw.{table} where {TIME} >= ? and {TIME} < ?", [first_ms, end_ms]
                 ).fetchone()[0]
             days = sorted(files_by_day)
             for day in days:

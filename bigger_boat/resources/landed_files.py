@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.errors import WarehouseError
-from bigger_boat.resources.warehouse import DAY_MS, TIME_COLUMN, day_start_ms
+from bigger_boat.resources.warehouse import DAY_MS, day_start_ms
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,7 +34,7 @@ def refuse_rows_of_other_days(
     connection: "duckdb.DuckDBPyConnection", table: str, day: str, files: Sequence[str]
 ) -> int:
     """Return how many rows a day's files have. Raises WarehouseError if one lies in another day, or has no time."""
-    query = f"select min({TIME_COLUMN}), max({TIME_COLUMN}), count({TIME_COLUMN}), count(*) from {PARQUET}"
+    query = f"select min({TIME}), max({TIME}), count({TIME}), count(*) from {PARQUET}"
     first, last, with_time, rows = execute_on_files(connection, query, files).fetchone()
     start = day_start_ms(day)
     if with_time < rows or (first is not None and (first < start or last >= start + DAY_MS)):

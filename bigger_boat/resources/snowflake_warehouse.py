@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.errors import WarehouseError
 from bigger_boat.resources.landed_files import PARQUET, execute_on_files, refuse_rows_of_other_days
 from bigger_boat.resources.snowflake_arrow import batches, schema_of
@@ -21,7 +22,6 @@ from bigger_boat.resources.warehouse import (
     DAY_MS,
     LOADED,
     RAW_COLUMNS,
-    TIME_COLUMN,
     Statement,
     Warehouse,
     day_ranges_ms,
@@ -83,7 +83,7 @@ class SnowflakeWarehouse(Warehouse):
                 _create_raw_tables(cursor)
                 stage = _put(cursor, Path(folder)) if staged else ""
                 for span in day_ranges_ms(files_by_day):
-                    delete = f"delete from {RAW_SCHEMA}.{table} where {TIME_COLUMN} >= ? and {TIME_COLUMN} < ?"
+                    delete = f"delete from {RAW_SCHEMA}.{table} where {TIME} >= ? and {TIME} < ?"
                     told.append(_run(cursor, delete, span))
                 if staged:
                     told.append(_copy(cursor, table, stage, staged))
@@ -213,7 +213,7 @@ def _create_raw_tables(cursor: "SnowflakeCursor") -> None:
         typed = ", ".join(f"{name} {TYPES.get(kind, 'array')}" for name, kind in columns.items())
         extra = ", file_number number(38, 0)" if table == "sku_to_content" else ""
         # files of a day lie together: a day is read and replaced without touching the others
-        clustered = f" cluster by (floor({TIME_COLUMN} / {DAY_MS}))" if TIME_COLUMN in columns else ""
+        clustered = f" cluster by (floor({TIME} / {DAY_MS}))" if TIME in columns else ""
         cursor.execute(f"create transient table if not exists {RAW_SCHEMA}.{table} ({typed}{extra}){clustered}")
     if LOADED in missing:
         loaded = "(name varchar, day varchar, fingerprint varchar)"

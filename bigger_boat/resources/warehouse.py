@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from bigger_boat.data.event_rules import TIME
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -20,7 +22,6 @@ WAREHOUSE_POOL = "warehouse"
 """The concurrency pool of every step that opens the warehouse: one at a time, as DuckDB has one writer."""
 
 DAY_MS = 86_400_000
-TIME_COLUMN = "server_timestamp_epoch_ms"
 
 RAW_COLUMNS: dict[str, dict[str, str]] = {
     "browsing_train": {
@@ -28,7 +29,7 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
         "event_type": "varchar",
         "product_action": "varchar",
         "product_sku_hash": "varchar",
-        TIME_COLUMN: "bigint",
+        TIME: "bigint",
         "hashed_url": "varchar",
         "event_id": "varchar",
         "request_id": "varchar",
@@ -38,7 +39,7 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
         "query_vector": "float[]",
         "clicked_skus_hash": "varchar[]",
         "product_skus_hash": "varchar[]",
-        TIME_COLUMN: "bigint",
+        TIME: "bigint",
         "event_id": "varchar",
         "request_id": "varchar",
     },

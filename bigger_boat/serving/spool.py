@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bigger_boat.data.durable import sync_directory
 from bigger_boat.errors import ServerError
 
 ACTIVE, SEALED, DAMAGED = ".active", ".sealed", ".damaged"
@@ -82,11 +83,7 @@ class Spool:
     def _open(self) -> None:
         self._number += 1
         self._file = os.open(self._path(ACTIVE), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-        directory = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self.directory)
 
     def _take_back(self) -> None:
         with contextlib.suppress(OSError):

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from bigger_boat.data.event_rules import TIME
 from bigger_boat.data.intent_dataset import SESSION_COLUMNS
 
-SESSION, TIME, ACTION, SKU = "session_id_hash", "server_timestamp_epoch_ms", "product_action", "product_sku_hash"
+SESSION, ACTION, SKU = "session_id_hash", "product_action", "product_sku_hash"
 DAY_MS = 86_400_000
 LAST_DAYS = 4
 """What counts as later when products new to the shop are counted."""

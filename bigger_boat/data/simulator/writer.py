@@ -16,17 +16,10 @@ from bigger_boat.data.simulator import identifiers
 from bigger_boat.data.simulator.catalogue import Catalogue
 from bigger_boat.data.simulator.parameters import ShopParameters
 from bigger_boat.data.simulator.shoppers import DETAIL, NONE, SEARCH, VIEW, Events
+from bigger_boat.data.source_columns import BROWSING_COLUMNS, SEARCH_COLUMNS
 
 BUCKET_ROWS = 500_000
 SEARCH_BUCKET_ROWS = 100_000  # a search row is long: 1.3 kB of text
-BROWSING_COLUMNS = (
-    *("session_id_hash", "event_type", "product_action", "product_sku_hash"),
-    *("server_timestamp_epoch_ms", "hashed_url"),
-)
-SEARCH_COLUMNS = (
-    *("session_id_hash", "query_vector", "clicked_skus_hash", "product_skus_hash"),
-    "server_timestamp_epoch_ms",
-)
 ROW = np.dtype([("session", "<u4"), ("action", "i1"), ("product", "<i4"), ("page", "<i4"), ("time_ms", "<i8")])
 """``page`` is the URL of a browsing row, the query of a search row."""
 
