@@ -63,10 +63,21 @@ def flipped_parquet(path: Path) -> Path:
 
 def locked_zip(path: Path) -> Path:
     """A .zip that asks for a password: a flag in both of its headers."""
+    return headed_zip(path, {6: 1}, {8: 1})
+
+
+def strange_zip(path: Path) -> Path:
+    """A .zip packed by a method that nobody knows."""
+    return headed_zip(path, {8: 99}, {10: 99})
+
+
+def headed_zip(path: Path, local: dict[int, int], central: dict[int, int]) -> Path:
+    """A .zip with bits set in the headers of its last member: by place, beside its content and in the directory."""
     path = damaged_zip(path, lambda data: data)
     data = bytearray(path.read_bytes())
-    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.rindex(signature) + flags] |= 1
+    for signature, bits in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        for place, value in bits.items():
+            data[data.rindex(signature) + place] |= value
     return written(path, bytes(data))
 
 
@@ -152,6 +163,7 @@ FAULTS = {
     "empty parquet": (lambda path: written(path.with_suffix(".parquet"), b""), r"browsing_train\.parquet"),
     "flipped parquet": (flipped_parquet, r"browsing_train\.parquet cannot be read to its end: .*CRC"),
     "locked zip": (locked_zip, r"in it browsing_train\.csv cannot be read to its end: .*encrypted"),
+    "strange zip": (strange_zip, r"in it browsing_train\.csv cannot be read to its end: .*not supported"),
     "an endless row": (lambda path: written(path, late(b'"' + b"x" * (40 << 20))), "row longer than 16 MB"),
 }
 
