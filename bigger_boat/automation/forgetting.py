@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigger_boat.data.prediction_forget import is_being_written
+from bigger_boat.data.prediction_forget import Forgotten, forget_answers, is_being_written
 from bigger_boat.errors import ServerError, WarehouseError
 from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.resources.warehouse import Warehouse
+from bigger_boat.serving.published import server_kept_away
 
 SESSION_COLUMNS = {
     "raw.browsing_train": "session_id_hash",
@@ -32,6 +33,8 @@ TRAINED = ("bundles/*/*/bundle/bundle.json", "embeddings/*/*/*.json", "endpoints
 
 GOLDEN = ("bundles/*/*/bundle/golden.json", "endpoints/*/versions/*/golden.json")
 FINISH_TIMEOUT_S = 30.0
+LOG_PASSES = 3
+"""How often the log is gone through while sessions that are forgotten go on asking."""
 
 
 @dataclass
@@ -159,15 +162,32 @@ def _is_of(asked: set[tuple[str, int]], sessions: Iterable[set[tuple[str, int]]]
     return bool(asked) and any(asked <= events for events in sessions)
 
 
-def finish_log(log: Path, is_served: bool) -> None:
+def forget_log(log: Path, tables: Path, endpoints: Path, note: Note) -> Forgotten:
+    """Take the noted sessions out of the log of answers, and again where they were answered meanwhile.
+
+    ``waiting`` answers of a session that does not stop asking stay in the file that the server is writing.
+    """
+    rows = 0
+    for _ in range(LOG_PASSES):
+        finish_log(log, endpoints)
+        gone = forget_answers(log, tables, note.sessions, note.requests)
+        rows += gone.rows
+        if not gone.waiting:
+            break
+    return Forgotten(rows, gone.waiting)
+
+
+def finish_log(log: Path, endpoints: Path) -> None:
     """Have the log's files finished, by the server if one is up. Raises ServerError where it does not do so."""
     from bigger_boat.serving.prediction_log import finish_spool, request_rotation
 
     if not is_being_written(log):
         return
-    if not is_served:
-        finish_spool(log)
-    elif not request_rotation(log, FINISH_TIMEOUT_S):
+    with server_kept_away(endpoints) as is_away:
+        if is_away:
+            finish_spool(log)
+            return
+    if not request_rotation(log, FINISH_TIMEOUT_S):
         raise ServerError(
             "The server that is up does not finish its log of answers.",
             "Stop it (bigger-boat serve --stop), then the same command once more.",

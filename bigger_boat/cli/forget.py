@@ -109,7 +109,7 @@ def _forget(settings: Settings, note: "Note") -> None:
         with ProgressLine() as progress:
             gone = forget_sessions(settings.landing_dir, note.sessions, datetime.now(UTC), progress)
         say(f"  {sum(gone.rows.values()):,} rows of {gone.files} files left the landing zone.")
-    _forget_answers(settings, note)
+        _forget_answers(settings, note)
     made = _made_before()
     if made and read_index(settings.landing_dir).days:
         run_graph(settings, made, force=False)
@@ -132,15 +132,16 @@ def _forget(settings: Settings, note: "Note") -> None:
 
 
 def _forget_answers(settings: Settings, note: "Note") -> None:
-    from bigger_boat.automation.forgetting import finish_log
+    from bigger_boat.automation.forgetting import forget_log
     from bigger_boat.console import say
-    from bigger_boat.data.prediction_forget import forget_answers
-    from bigger_boat.serving.published import read_server
 
-    finish_log(settings.predictions_dir, read_server(settings.endpoints_dir) is not None)
-    tables = settings.data_dir / LOG_TABLES
-    gone = forget_answers(settings.predictions_dir, tables, note.sessions, note.requests)
-    say(f"  {gone:,} rows left the log of answers.")
+    gone = forget_log(settings.predictions_dir, settings.data_dir / LOG_TABLES, settings.endpoints_dir, note)
+    say(f"  {gone.rows:,} rows left the log of answers.")
+    if gone.waiting:
+        say(
+            f"  [yellow]{gone.waiting:,} answers to them were given meanwhile, and lie in a file that the server writes"
+            "[/yellow]: once nobody asks for these sessions any more, the same command takes them out."
+        )
 
 
 def _made_before() -> str:

@@ -18,6 +18,8 @@ from typing import Any
 SPOOL = "_spool"
 SUFFIX = ".jsonl"
 DROPPED = "dropped"
+SHADOW = "shadow"
+"""Route, and the beginning of the request id, of what a challenger would have answered."""
 FILE = "file"
 """Column of a day's table: the log file that a row came from."""
 
@@ -71,9 +73,20 @@ def day_fingerprint(root: Path, day: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16] if parts else "empty"
 
 
+def shadow_id(request_id: str) -> str:
+    """Return the id of what a challenger in the shadow would have answered to a request."""
+    return f"{SHADOW}-{request_id}"
+
+
 def whole_lines(root: Path, file: LogFile) -> bytes:
-    """Return a file's lines, wherever it lies by now, without one that was being written when its writer was killed."""
-    content = place_of(root, file).read_bytes()
+    """Return a file's lines, wherever it lies by now, without one that was being written when its writer was killed.
+
+    A file that was swept since it was found has none.
+    """
+    try:
+        content = place_of(root, file).read_bytes()
+    except FileNotFoundError:
+        return b""
     return content[: content.rfind(b"\n") + 1]
 
 

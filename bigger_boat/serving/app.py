@@ -20,10 +20,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bigger_boat.data.prediction_files import SHADOW
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.batching import Batcher, Predictions
-from bigger_boat.serving.challengers import SHADOW, Challenger, Shadows, key_of
+from bigger_boat.serving.challengers import Challenger, Shadows, key_of
 from bigger_boat.serving.collect import Collector
 from bigger_boat.serving.collect_http import PATH as COLLECT_PATH
 from bigger_boat.serving.collect_http import CollectRoute

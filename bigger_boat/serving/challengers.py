@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bigger_boat.data.prediction_files import SHADOW, shadow_id
 from bigger_boat.errors import RequestError
+from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.contract import PredictionRequest
-from bigger_boat.serving.prediction_log import Answered
 
-SHADOW = "shadow"
-"""Route, and the beginning of the request id, of what a challenger would have answered, in the log of answers."""
 MOST_WAITING = 32
 """Requests that wait for a challenger in the shadow; more are left out, and counted."""
 
@@ -96,7 +95,7 @@ class Shadows:
         self._observe(endpoint, "same" if same else "other")
         if self._offer:
             latency_s = time.monotonic() - started
-            name = f"{SHADOW}-{request_id}"
+            name = shadow_id(request_id)
             self._offer(Answered(name, SHADOW, endpoint, model, version, asked, predictions, latency_s, time.time()))
 
 

@@ -72,7 +72,7 @@ class PredictionLog:
         self._clock = clock
         self._queue: deque[Answered] = deque()
         self._offered = self._taken = 0  # cells; each has one writing thread, so that no lock is needed
-        self._dropped = self._dropped_told = 0
+        self._no_room = self._no_disk = self._told = 0  # answers that were dropped, and those told of in a file; too
         self._files: dict[str, _OpenFile] = {}
         self._process, self._number = uuid.uuid4().hex[:8], 0
         self._stopping = threading.Event()
@@ -95,7 +95,7 @@ class PredictionLog:
         """Take an answer to be written; it is dropped where too much waits. Never blocks."""
         cells = answer.cells()
         if self._queue and self._offered - self._taken + cells > self._limits.queue_cells:
-            self._dropped += 1
+            self._no_room += 1
             self._on_dropped(NO_ROOM, 1)
             return
         self._offered += cells
@@ -110,29 +110,28 @@ class PredictionLog:
 
     def _turn(self) -> None:
         while chunk := [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]:
-            with self._disk_is_told(len(chunk)):
-                self._write(chunk)
-                self._on_written(len(chunk))
+            self._write(chunk)
             self._taken += sum(answer.cells() for answer in chunk)
         with self._disk_is_told(0):
             self._tell_dropped()
             self._rotate()
 
     def _write(self, chunk: Sequence[Answered]) -> None:
-        by_file: dict[tuple[str, str], list[bytes]] = {}
+        by_file: dict[tuple[str, str], list[Answered]] = {}
         for answer in chunk:
-            place = answer.endpoint, day_of(int(answer.at_s * 1000))
-            by_file.setdefault(place, []).extend(orjson.dumps(line) for line in lines_of(answer))
-        for (endpoint, day), lines in by_file.items():
-            self._file(endpoint, day).write(b"\n".join([*lines, b""]))
+            by_file.setdefault((answer.endpoint, day_of(int(answer.at_s * 1000))), []).append(answer)
+        for (endpoint, day), answers in by_file.items():
+            lines = [orjson.dumps(line) for answer in answers for line in lines_of(answer)]
+            with self._disk_is_told(len(answers)):
+                self._file(endpoint, day).write(b"\n".join([*lines, b""]))
+                self._on_written(len(answers))
 
     def _tell_dropped(self) -> None:
-        """Leave the number of answers that found no room where the day's readers see it."""
-        dropped = self._dropped
-        if dropped > self._dropped_told and self._files:
-            line = orjson.dumps({DROPPED: dropped - self._dropped_told})
-            next(iter(self._files.values())).write(line + b"\n")
-            self._dropped_told = dropped
+        """Leave the number of answers that are not in the log where the day's readers see it."""
+        dropped = self._no_room + self._no_disk
+        if dropped > self._told and self._files:
+            next(iter(self._files.values())).write(orjson.dumps({DROPPED: dropped - self._told}) + b"\n")
+            self._told = dropped
 
     def _file(self, endpoint: str, day: str) -> "_OpenFile":
         file = self._files.get(endpoint)
@@ -174,6 +173,7 @@ class PredictionLog:
             yield
         except OSError as error:
             if answers:
+                self._no_disk += answers
                 self._on_dropped(NO_DISK, answers)
             for file in self._files.values():  # a line may be torn: what comes next begins a file of its own
                 file.abandon()

@@ -168,15 +168,21 @@ def endpoints_id(root: Path) -> str:
 
 def read_server(root: Path) -> dict[str, Any] | None:
     """Return where the server of this directory is (pid, url), or None if none is up."""
-    lock = Path(root) / ".server.lock"
-    try:
-        with lock.open("r") as handle:
+    with server_kept_away(root) as is_away:
+        return None if is_away else read_json(Path(root) / "server.json")
+
+
+@contextlib.contextmanager
+def server_kept_away(root: Path) -> Iterator[bool]:
+    """Yield whether no server of this directory is up; one that starts meanwhile waits, for two seconds."""
+    with contextlib.ExitStack() as held:
+        try:
+            handle = held.enter_context((Path(root) / ".server.lock").open("r"))
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return read_json(Path(root) / "server.json")
-    return None
+            is_away = True
+        except OSError as error:
+            is_away = isinstance(error, FileNotFoundError)  # no server ever was
+        yield is_away
 
 
 def read_json(path: Path) -> Any | None:

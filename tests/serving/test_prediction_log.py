@@ -14,7 +14,7 @@ from bigger_boat.data.prediction_files import day_files, find_answer, logged_day
 from bigger_boat.serving import client
 from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.contract import parse_request
-from bigger_boat.serving.prediction_log import LogLimits, PredictionLog, request_rotation, sweep
+from bigger_boat.serving.prediction_log import LogLimits, PredictionLog, _OpenFile, request_rotation, sweep
 
 MORNING = datetime(2026, 11, 20, 9, 0, tzinfo=UTC).timestamp()
 RANKED = {"skus": ["a", "b"], "scores": [0.9, 0.1], "fallback": False, "unknown_skus": ["nobody"]}
@@ -111,6 +111,21 @@ def test_a_disk_that_cannot_be_written_costs_lines_and_nothing_else(tmp_path):
     log, counted = log_of(tmp_path / "log")
     write(log, answered(), answered(2))
     assert counted == [("disk", 2)]
+
+
+def test_what_a_full_disk_cost_is_told_in_the_log_once_it_can_be_written(tmp_path, monkeypatch):
+    real, faults = _OpenFile.write, [OSError(28, "No space left on device")]
+
+    def write_once_there_is_room(file: _OpenFile, lines: bytes) -> None:
+        if faults:
+            raise faults.pop()
+        real(file, lines)
+
+    monkeypatch.setattr(_OpenFile, "write", write_once_there_is_room)
+    log, counted = log_of(tmp_path)
+    write(log, answered(1), answered(2), answered(3, MORNING + 86_400))  # a day has a file of its own
+    assert counted == [("disk", 2), 1]
+    assert [line.get("request_id", line.get("dropped")) for line in lines_of(tmp_path)] == ["r-3", 2]
 
 
 def test_files_end_with_the_day_and_at_their_size(tmp_path):
