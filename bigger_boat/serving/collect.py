@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import orjson
 
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.collected_event import Kept
-from bigger_boat.serving.spool import LAND_NOW, SEALED, Spool, line_of, read_segment, segments
+from bigger_boat.serving.spool import LAND_NOW, SEALED, Spool, bytes_in, line_of, read_segment, segments
 
 logger = logging.getLogger("bigger_boat.serving.collect")
 
@@ -106,7 +106,7 @@ class Collector:
         """
         lines, fresh, known = [], [], []
         for event in events:
-            key = hashlib.blake2b(event.event_id.encode(), digest_size=16).digest()
+            key = _key(event.event_id)
             if key in self._known:
                 known.append(key)
             else:
@@ -127,8 +127,7 @@ class Collector:
             raise RequestError("The disk is too slow; send the events again.", "disk_too_slow", 503) from None
         if any(key not in self._known for key in known):  # the first request with this id has failed meanwhile
             raise _disk_failed()
-        while len(self._known) > self.options.remembered_ids:
-            del self._known[next(iter(self._known))]
+        self._bound_known()
         return len(fresh), len(known)
 
     def _require_room(self, size: int) -> None:
@@ -155,13 +154,22 @@ class Collector:
             self._known.pop(key, None)
 
     def _remember(self) -> None:
-        """Know the ids of what is in the spool, the newest first."""
+        """Know the ids of the newest events in the spool, in the order they came: the oldest goes first."""
         self._count_sealed()
+        newest: list[list[bytes]] = []
         for path in reversed(segments(self.options.directory)):
-            if len(self._known) < self.options.remembered_ids:
-                for line in filter(None, read_segment(path)):
-                    event_id = orjson.loads(line)["event_id"]
-                    self._known[hashlib.blake2b(event_id.encode(), digest_size=16).digest()] = None
+            if sum(map(len, newest)) >= self.options.remembered_ids:
+                break
+            with contextlib.suppress(FileNotFoundError):  # a landing that outlived its server has just taken it away
+                newest.append([_key(orjson.loads(line)["event_id"]) for line in filter(None, read_segment(path))])
+        for key in (key for keys in reversed(newest) for key in keys):
+            self._known.pop(key, None)
+            self._known[key] = None
+        self._bound_known()
+
+    def _bound_known(self) -> None:
+        while len(self._known) > self.options.remembered_ids:
+            del self._known[next(iter(self._known))]
 
     def _work(self) -> None:
         while True:
@@ -208,18 +216,20 @@ class Collector:
         is_asked = asked.exists()
         if is_asked:
             asked.unlink(missing_ok=True)
+            self._land_again_at, self._retry_s = 0.0, _RETRY_S
         now = time.time()
         is_old = now - self._first_at >= self.options.rotate_s or now // _DAY_S > self._first_at // _DAY_S
-        if self._spool.size and (is_asked or is_old or self._spool.size >= self.options.rotate_bytes):
-            self._seal()
+        is_due = self._spool.size and (is_asked or is_old or self._spool.size >= self.options.rotate_bytes)
+        self._complete(self._spool.seal if is_due else self._spool.complete)
         self._land()
 
-    def _seal(self) -> None:
-        if self._spool.seal():
-            self._count_sealed()
+    def _complete(self, complete: Callable[[], bool]) -> None:
+        with contextlib.suppress(OSError):  # the disk is full or fails: the next round tries again
+            if complete():
+                self._count_sealed()
 
     def _count_sealed(self) -> None:
-        self._sealed_bytes = sum(path.stat().st_size for path in segments(self.options.directory, (SEALED,)))
+        self._sealed_bytes = bytes_in(self.options.directory, SEALED)
 
     def _land(self) -> None:
         if self._landing is not None:
@@ -247,13 +257,18 @@ class Collector:
 
     def _finish(self) -> None:
         deadline = time.monotonic() + _STOP_PATIENCE_S
+        self._complete(self._spool.seal)
         with contextlib.suppress(OSError):
-            self._seal()
             self._land_again_at = 0.0
             while (self._landing or self._sealed_bytes) and time.monotonic() < deadline and not self._land_again_at:
                 self._land()
                 time.sleep(0.02)
         self._spool.close()
+
+
+def _key(event_id: str) -> bytes:
+    """Return what an id is remembered by: as long for every id."""
+    return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
 
 
 def _disk_failed() -> RequestError:

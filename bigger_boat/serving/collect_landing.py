@@ -79,10 +79,12 @@ def land_now(directory: Path, root: Path, timeout_s: float = 60.0) -> bool:
     waiting = {path.stem for path in segments(directory)}
     if not waiting:
         return False
-    deadline = time.monotonic() + timeout_s
+    deadline, is_asked = time.monotonic() + timeout_s, False
     while waiting & {path.stem for path in segments(directory)}:
         if is_written(directory):
-            (directory / LAND_NOW).touch()
+            if not is_asked:  # once: each time lets a landing that failed be tried again at once
+                (directory / LAND_NOW).touch()
+                is_asked = True
             if time.monotonic() > deadline:
                 hint = "See the server's log in DATA_DIR/logs; the events are safe in the spool."
                 raise ServerError(f"The server has not landed its spool within {timeout_s:.0f} s.", hint)
@@ -108,11 +110,11 @@ def _land(paths: list[Path], root: Path, staging: Path, now: datetime) -> Landed
     landed = Landed()
     good = {table: DaySpool(staging / f"{table}-good", UNKNOWN_DAY) for table in EVENT_TABLES}
     bad = {table: DaySpool(staging / f"{table}-bad", UNKNOWN_DAY) for table in EVENT_TABLES}
-    known: dict[str, pl.Series] = {}
+    known = _KnownIds(root)
     rows = _rows(paths, landed)
     while batch := list(islice(rows, BATCH_EVENTS)):
         for table in EVENT_TABLES:
-            _sort_in(table, [row for row in batch if row["table"] == table], good[table], bad[table], root, known, now)
+            _sort_in(table, [row for row in batch if row["table"] == table], good[table], bad[table], known, now)
     staged: list[StagedFile] = []
     for rejected, spools in ((False, good), (True, bad)):
         for table, spool in spools.items():
@@ -161,8 +163,7 @@ def _sort_in(
     rows: list[dict],
     good: DaySpool,
     bad: DaySpool,
-    root: Path,
-    known: dict[str, pl.Series],
+    known: "_KnownIds",
     now: datetime,
 ) -> None:
     if not rows:
@@ -171,30 +172,29 @@ def _sort_in(
     frame = pl.DataFrame({name: [row[name] for row in rows] for name in columns}, schema=columns)
     validated = validate(table, Batch(frame, np.arange(1, len(rows) + 1)), "collect", 0, now)
     for (day,), part in validated.good.partition_by("day", as_dict=True).items():
-        there = _known_ids(root, day, known)
-        good.add(part.filter(~pl.col("event_id").is_in(there.implode())))
+        good.add(part.filter(~pl.col("event_id").is_in(known.around(day).implode())))
     bad.add(validated.bad.with_columns(pl.col("day").alias("_day")), "_day")
 
 
-def _known_ids(root: Path, day: date, known: dict[str, pl.Series]) -> pl.Series:
-    """Return the ids of collected events that are in force on a day and the day before: whoever sent again past
-    midnight got the server's time anew."""
-    for each in (day, day - timedelta(days=1)):
-        if each.isoformat() not in known:
-            known[each.isoformat()] = _ids_in_force(root, each.isoformat())
-    return pl.concat([known[each.isoformat()] for each in (day, day - timedelta(days=1))])
+class _KnownIds:
+    """The ids of collected events that are in force, by day; the landing index is read once."""
 
+    def __init__(self, root: Path):
+        self._root, self._index = root, read_index(root)
+        self._by_day: dict[str, pl.Series] = {}
 
-def _ids_in_force(root: Path, day: str) -> pl.Series:
-    manifest = current_manifest(root, day, read_index(root))
-    files = [
-        root / file.path
-        for table in EVENT_TABLES
-        for file in (manifest.files.get(table, ()) if manifest else ())
-        if file.producer == PRODUCER
-    ]
-    empty = pl.Series("event_id", [], pl.String)
-    return pl.concat([empty, *(pl.read_parquet(file, columns=["event_id"])["event_id"] for file in files)])
+    def around(self, day: date) -> pl.Series:
+        """Return the ids of a day and the day before: whoever sent again past midnight got the server's time anew."""
+        return pl.concat([self._of((day - timedelta(days=back)).isoformat()) for back in (0, 1)])
+
+    def _of(self, day: str) -> pl.Series:
+        if day not in self._by_day:
+            manifest = current_manifest(self._root, day, self._index)
+            tables = manifest.files if manifest else {}
+            files = [file for table in EVENT_TABLES for file in tables.get(table, ()) if file.producer == PRODUCER]
+            ids = (pl.read_parquet(self._root / file.path, columns=["event_id"])["event_id"] for file in files)
+            self._by_day[day] = pl.concat([pl.Series("event_id", [], pl.String), *ids])
+        return self._by_day[day]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import orjson
 import polars as pl
 
 from bigger_boat.data.event_rules import TIME
-from bigger_boat.data.landing_index import EVENT_TABLES, LandingIndex, files_for
+from bigger_boat.data.landing_index import EVENT_TABLES, LandingIndex, files_for, read_index
 from bigger_boat.data.source_rows import WEEK_MS
 from bigger_boat.errors import RequestError, ServerError
 from bigger_boat.serving import client
@@ -89,9 +89,10 @@ def rows_of(index: LandingIndex, days: list[str]) -> int:
 def events_of(root: Path, days: list[str], sessions: int | None = None, shift_weeks: int = 0) -> Iterator[dict]:
     """Yield the collected events of landed days in order of time, one day in memory; of the first so many sessions."""
     chosen: set[str] = set()
+    index = read_index(root)
     for day in days:
         found = False
-        for row in _rows(root, day):
+        for row in _rows(root, day, index):
             if sessions is not None and row["session_id_hash"] not in chosen:
                 if len(chosen) >= sessions:
                     continue
@@ -185,12 +186,12 @@ def _send(url: str, batch: list[dict[str, Any]], api_key: str | None) -> dict[st
         time.sleep(_AGAIN_S)
 
 
-def _rows(root: Path, day: str) -> Iterator[dict[str, Any]]:
+def _rows(root: Path, day: str, index: LandingIndex) -> Iterator[dict[str, Any]]:
     """Yield a day's rows in order of time; within a millisecond in the order of their files."""
     frames = [
         pl.read_parquet(file).with_columns(pl.lit(table).alias("table"))
         for table in EVENT_TABLES
-        for file in files_for(root, table, day)
+        for file in files_for(root, table, day, index)
     ]
     if frames:
         ordered = pl.concat(frames, how="diagonal").sort(TIME, maintain_order=True)

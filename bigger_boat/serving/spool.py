@@ -39,8 +39,11 @@ class Spool:
         self._lock = _locked(self.directory, patience_s)
         for left in self.directory.glob(f"*{ACTIVE}"):
             left.rename(left.with_suffix(SEALED))
-        self._number = max((int(path.stem) for path in segments(self.directory)), default=0)
+        taken = segments(self.directory, (SEALED, ACTIVE, DAMAGED))  # a number names one segment, also its damaged copy
+        self._number = max((int(path.stem) for path in taken), default=0)
         self._file: int | None = None
+        self._ended: dict[Path, bool] = {}
+        """Segments that nothing is appended to any more and that are called active yet; whether they have lines."""
         self.size = 0
         """Bytes in the active segment."""
 
@@ -62,22 +65,29 @@ class Spool:
         self.size += len(block)
 
     def seal(self) -> bool:
-        """Complete the active segment, so that it lands; return whether there was one with lines."""
-        if self._file is None:
-            return False
-        os.close(self._file)
-        self._file = None
-        active = self._path(ACTIVE)
-        if self.size:
-            active.rename(active.with_suffix(SEALED))
-        else:
-            active.unlink()
-        had_lines, self.size = bool(self.size), 0
-        return had_lines
+        """Complete the active segment, so that it lands; return whether any with lines was completed.
+
+        Raises OSError where the disk does not let it; nothing is appended to it then, and ``complete`` tries again.
+        """
+        self._end()
+        return self.complete()
+
+    def complete(self) -> bool:
+        """Complete the segments that have ended and could not be yet; return whether any had lines. Raises OSError."""
+        any_lines = False
+        for active, has_lines in list(self._ended.items()):
+            if has_lines:
+                active.rename(active.with_suffix(SEALED))
+            else:
+                active.unlink(missing_ok=True)
+            del self._ended[active]
+            any_lines |= has_lines
+        return any_lines
 
     def close(self) -> None:
-        """Seal, and let go of the directory."""
-        self.seal()
+        """Seal, and let go of the directory; what cannot be sealed, the next to take it seals."""
+        with contextlib.suppress(OSError):
+            self.seal()
         os.close(self._lock)
 
     def _open(self) -> None:
@@ -86,10 +96,22 @@ class Spool:
         sync_directory(self.directory)
 
     def _take_back(self) -> None:
+        """End the segment with its last whole line; what cannot be cut off was never acknowledged, and ends it, too."""
         with contextlib.suppress(OSError):
             if self._file is not None:
                 os.ftruncate(self._file, self.size)
+        with contextlib.suppress(OSError):
             self.seal()
+
+    def _end(self) -> None:
+        """Let go of the active segment, whatever becomes of it."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        self._ended[self._path(ACTIVE)] = bool(self.size)
+        self.size = 0
+        with contextlib.suppress(OSError):  # its lines are synced
+            os.close(file)
 
     def _path(self, suffix: str) -> Path:
         return self.directory / f"{self._number:012d}{suffix}"
@@ -103,6 +125,15 @@ def line_of(content: bytes) -> bytes:
 def segments(directory: Path, suffixes: Iterable[str] = (SEALED, ACTIVE)) -> list[Path]:
     """Return the segments that lie in a directory, oldest first; without the active one: ``(SEALED,)``."""
     return sorted(path for suffix in suffixes for path in Path(directory).glob(f"*{suffix}"))
+
+
+def bytes_in(directory: Path, suffix: str) -> int:
+    """Return the bytes of all segments of a kind. One may land meanwhile: a landing may outlive its server."""
+    total = 0
+    for path in segments(directory, (suffix,)):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def read_segment(path: Path) -> Iterator[bytes | None]:

@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 import json
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from tiny_models import Server, serve_tiny_models
 
 from bigger_boat.data.landing_index import files_for, read_index
 from bigger_boat.errors import RequestError
+from bigger_boat.serving import collect
 from bigger_boat.serving.collect import CollectOptions, Collector
 from bigger_boat.serving.collect_http import PIXEL
 from bigger_boat.serving.collect_landing import land_now
 from bigger_boat.serving.collected_event import Kept, judge
-from bigger_boat.serving.spool import Spool
+from bigger_boat.serving.spool import LAND_NOW, SEALED, Spool, line_of, segments
 
 SHOP = "https://shop.example"
 NUMBERS = itertools.count()
@@ -199,6 +202,68 @@ def test_a_disk_that_fails_is_told_and_the_same_events_may_come_again(tmp_path, 
         return answer
 
     assert asyncio.run(play()) == (3, 0)
+
+
+def test_a_segment_that_lands_while_the_next_server_starts_is_no_fault_of_its_own(tmp_path):
+    """A landing outlives a server that is killed. The link is there when it is listed and gone when it is opened."""
+    (tmp_path / "collect").mkdir()
+    (tmp_path / "collect" / f"000000000001{SEALED}").symlink_to(tmp_path / "landed")
+
+    async def play() -> tuple[int, int]:
+        collector = collecting(tmp_path)
+        collector.start(asyncio.get_running_loop())
+        answer = await collector.keep(kept())
+        assert collector.spool_bytes > 0
+        await asyncio.to_thread(collector.close)
+        return answer
+
+    assert asyncio.run(play()) == (1, 0)
+    assert [path.name for path in segments(tmp_path / "collect")] == ["000000000001.sealed", "000000000002.sealed"]
+
+
+def test_after_a_start_the_oldest_ids_are_forgotten_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(Collector, "_land", lambda _self: None)
+    old, first, second, new = kept(4)
+    spool = Spool(tmp_path / "collect")
+    for segment in ([old], [first, second]):
+        spool.append(b"".join(line_of(one.line) for one in segment))
+        spool.seal()
+    spool.close()
+
+    async def play() -> list[tuple[int, int]]:
+        collector = collecting(tmp_path, remembered_ids=2)
+        collector.start(asyncio.get_running_loop())
+        answers = [await collector.keep(events) for events in ([first, second], [new], [second], [first])]
+        await asyncio.to_thread(collector.close)
+        return answers
+
+    assert asyncio.run(play()) == [(0, 2), (1, 0), (0, 1), (1, 0)]
+
+
+def test_who_asks_for_a_landing_does_not_wait_for_the_next_try_of_one_that_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "_RETRY_S", 3_600.0)
+    works, fails = collect._LANDING, [sys.executable, "-c", "raise SystemExit('no room')"]
+    monkeypatch.setattr(collect, "_LANDING", fails)
+
+    async def play() -> None:
+        collector = collecting(tmp_path)
+        collector.start(asyncio.get_running_loop())
+        await collector.keep(kept())
+        (tmp_path / "collect" / LAND_NOW).touch()
+        await until(lambda: collector._land_again_at)
+        collect._LANDING = works
+        assert await asyncio.to_thread(land_now, tmp_path / "collect", tmp_path / "landing", 120)
+        await asyncio.to_thread(collector.close)
+
+    asyncio.run(play())
+    assert len(read_index(tmp_path / "landing").days) == 1
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

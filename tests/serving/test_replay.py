@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from tiny_models import Server, serve_tiny_models
 
+from bigger_boat.data import landing_index
 from bigger_boat.data.landing import land
 from bigger_boat.data.landing_index import files_for, read_index
 from bigger_boat.data.simulator import simulate
@@ -93,6 +94,14 @@ def test_days_sessions_and_shift_limit_and_move(shop):
         14 * 86_400_000
     }
     assert {event["event_id"] for event in shifted}.isdisjoint(event["event_id"] for event in events)
+
+
+def test_the_index_is_read_once_however_many_days_are_played(shop, monkeypatch):
+    reads = []
+    for module in (replaying, landing_index):
+        monkeypatch.setattr(module, "read_index", lambda root: reads.append(root) or read_index(root))
+    assert len(list(events_of(shop, ["2026-10-26", "2026-10-27", "2026-10-28"]))) > 0
+    assert reads == [shop]
 
 
 def test_events_go_out_when_they_are_due(monkeypatch):

@@ -110,6 +110,76 @@ def test_a_full_disk_leaves_nothing_half_and_the_next_lines_go_elsewhere(tmp_pat
     assert read == ["e1", "e3"]
 
 
+def ids_in(directory: Path) -> list[str]:
+    return [orjson.loads(each)["event_id"] for path in segments(directory) for each in filter(None, read_segment(path))]
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["nothing before it", "a line before it"])
+def test_half_a_line_that_cannot_be_cut_off_ends_its_segment(tmp_path, monkeypatch, size):
+    """Behind it, the next lines would be read as a part of it."""
+    spool = Spool(tmp_path)
+    before = ["e1"][:size]
+    spool.append(line(1) if size else b"")
+    written = os.write
+
+    def half(file: int, block: bytes) -> int:
+        if len(block) == len(line(2)):
+            return written(file, block[:20])
+        raise OSError(5, "Input/output error")
+
+    def fails(*_told: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", half)
+    monkeypatch.setattr(os, "ftruncate", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        spool.append(line(2))
+    monkeypatch.undo()
+    spool.append(line(3))
+    spool.append(line(4))
+    spool.close()
+    assert ids_in(tmp_path) == [*before, "e3", "e4"]
+    assert land_sealed(tmp_path, tmp_path / "landing", NOW).damaged == 0
+
+
+def test_a_segment_that_cannot_be_renamed_now_is_renamed_later_and_never_appended_to(tmp_path, monkeypatch):
+    spool = Spool(tmp_path)
+    spool.append(line(1))
+
+    def fails(*_told: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="No space"):
+        spool.seal()
+    assert spool.size == 0
+    spool.append(line(2))
+    assert spool.size == len(line(2))
+    monkeypatch.undo()
+    assert [path.suffix for path in segments(tmp_path)] == [".active", ".active"]
+    assert spool.complete()
+    assert [path.suffix for path in segments(tmp_path)] == [SEALED, ".active"]
+    assert not spool.complete()
+    spool.close()
+    assert ids_in(tmp_path) == ["e1", "e2"]
+
+
+def test_a_number_is_not_given_again_while_its_damaged_copy_lies_there(tmp_path):
+    kept = spooled(tmp_path, line(1).replace(b"e1", b"e7"))
+    land_sealed(tmp_path, tmp_path / "landing", NOW)
+    spooled(tmp_path, line(2).replace(b"e2", b"e8"))
+    land_sealed(tmp_path, tmp_path / "landing", NOW)
+    assert [path.read_bytes()[-20:] for path in sorted(kept.glob(f"*{DAMAGED}"))] == [line(1)[-20:], line(2)[-20:]]
+
+
+def test_the_index_is_read_once_however_many_days_come(tmp_path, monkeypatch):
+    reads = []
+    monkeypatch.setattr(collect_landing, "read_index", lambda root: reads.append(root) or read_index(root))
+    spooled(tmp_path / "collect", *(line(number, days_ago=number) for number in range(1, 6)))
+    assert len(land_sealed(tmp_path / "collect", tmp_path / "landing", NOW).days) == 5
+    assert len(reads) == 1
+
+
 def test_each_event_lands_once_by_day_however_often_it_was_sent(tmp_path):
     root = tmp_path / "landing"
     search = line(5, event_type="search", clicked_skus_hash=["p1"])
