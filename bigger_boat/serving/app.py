@@ -111,41 +111,39 @@ class _Application:
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         """Hold the threads that answer."""
+        loop = asyncio.get_running_loop()
         self._workers = ThreadPoolExecutor(_PUBLIC_WORKERS, thread_name_prefix="public")
-        guards = self.options.guards
-        for name in ENDPOINTS:
-            batcher = Batcher(
-                name,
-                queue_sessions=guards.queue_sessions,
-                queue_events=guards.queue_events,
-                workers=_MODEL_WORKERS,
-                on_batch=self.metrics.observe_batch,
-            )
-            self._batchers[name] = batcher
-            shadow = f"{SHADOW} of {name}"  # a queue and a thread of its own: nobody who asks waits for it
-            self._batchers[shadow] = Batcher(
-                shadow,
-                queue_sessions=guards.queue_sessions,
-                queue_events=guards.queue_events,
-                threads_only=True,
-            )
-            self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
+        self._start_batchers()
         if self.log:
             self.log.start()
         if self._collector:
-            loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, self._collector.start, loop)
             self.metrics.watch_spool(lambda: self._collector.spool_bytes)
         try:
             yield
         finally:
-            self._workers.shutdown(cancel_futures=True)
-            if self._collector:
-                await asyncio.get_running_loop().run_in_executor(None, self._collector.close)
-            for batcher in self._batchers.values():
-                batcher.close()
-            if self.log:
-                self.log.stop()
+            await loop.run_in_executor(None, self._finish)
+
+    def _start_batchers(self) -> None:
+        guards = self.options.guards
+        limits = {"queue_sessions": guards.queue_sessions, "queue_events": guards.queue_events}
+        for name in ENDPOINTS:
+            batcher = Batcher(name, **limits, workers=_MODEL_WORKERS, on_batch=self.metrics.observe_batch)
+            self._batchers[name] = batcher
+            self.metrics.watch_queue(name, lambda batcher=batcher: batcher.waiting_sessions)
+            if self.host.may_have_challengers:  # queue and thread of its own: nobody who asks waits for a shadow
+                shadow = _shadow_of(name)
+                self._batchers[shadow] = Batcher(shadow, **limits, threads_only=True)
+
+    def _finish(self) -> None:
+        """Finish what runs, in a thread: requests that are being answered still need the event loop."""
+        self._workers.shutdown(cancel_futures=True)
+        if self._collector:
+            self._collector.close()
+        for batcher in self._batchers.values():
+            batcher.close()
+        if self.log:
+            self.log.stop()
 
     async def live(self, _request: Request) -> Response:
         return Response(b'{"status":"alive"}', media_type=_JSON)
@@ -248,7 +246,7 @@ class _Application:
         await asyncio.get_running_loop().run_in_executor(None, self.host.drop_challenger, rival, reason)
 
     async def _in_shadow(self, rival: Challenger, asked: PredictionRequest) -> Predictions:
-        return await self._predict(rival.served, asked, f"{SHADOW} of {rival.served.names()[0]}")
+        return await self._predict(rival.served, asked, _shadow_of(rival.served.names()[0]))
 
     async def _require(self, served: Served, asked: PredictionRequest, record: Record) -> Predictions:
         try:
@@ -262,6 +260,11 @@ class _Application:
         except Exception as error:
             logger.error("The model failed: %s", error, extra={"fields": {"request_id": record.request_id}})
             raise RequestError("The model failed to answer this request.", "model_failed", 500) from error
+
+
+def _shadow_of(name: str) -> str:
+    """Return the name of the queue of an endpoint's challenger in the shadow."""
+    return f"{SHADOW} of {name}"
 
 
 def _prediction_log(options: ServerOptions, metrics: Metrics) -> PredictionLog | None:

@@ -54,6 +54,8 @@ class Served:
 class BundleHost:
     """One model for the life of the process: what runs in the container, and privately before publishing."""
 
+    may_have_challengers = False
+
     def __init__(self, bundle_dir: Path, *, verify: Verify | None):
         self.bundle_dir = Path(bundle_dir)
         self.failure: BundleError | None = None
@@ -126,10 +128,13 @@ class BundleHost:
 class EndpointsHost:
     """All endpoints of a data directory, following each one's ``current``."""
 
+    may_have_challengers = True
+
     def __init__(self, root: Path, *, verify: Verify, interval_s: float = WATCH_INTERVAL_S):
         self.root = Path(root)
         self._interval_s = interval_s
         self._endpoints = {name: LiveEndpoint(PublishedEndpoint(self.root, name), verify) for name in ENDPOINTS}
+        self._faults: dict[str, str] = {}
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -171,7 +176,7 @@ class EndpointsHost:
     def drop_challenger(self, challenger: Challenger, reason: str) -> None:
         """Take away a challenger that failed; what serves goes on alone. It writes: call it in a thread."""
         name, _, version = challenger.served.names()
-        self._guarded(lambda: self._endpoints[name].drop(version, reason))
+        self._guarded(name, lambda: self._endpoints[name].drop(version, reason))
 
     def served(self, name: str | None) -> Served:
         """Return what answers now; a request reads it once, and finishes on the version it began with.
@@ -190,8 +195,8 @@ class EndpointsHost:
 
     def _watch(self, stop_server: Callable[[], None]) -> None:
         identity = _identity(self.root)
-        for endpoint in self._endpoints.values():
-            self._guarded(endpoint.start)
+        for name, endpoint in self._endpoints.items():
+            self._guarded(name, endpoint.start)
         self._started.set()
         load_runtime()  # the first model that is published should not wait for it
         while not self._stopping.wait(self._interval_s):
@@ -199,15 +204,19 @@ class EndpointsHost:
                 logger.warning("The endpoints directory %s is gone: the server stops.", self.root)
                 stop_server()
                 return
-            for endpoint in self._endpoints.values():
-                self._guarded(endpoint.follow)
+            for name, endpoint in self._endpoints.items():
+                self._guarded(name, endpoint.follow)
 
-    @staticmethod
-    def _guarded(step: Callable[[], None]) -> None:
+    def _guarded(self, name: str, step: Callable[[], None]) -> None:
+        """Do a step; a full or vanished disk is told once, and must not end the watch: what serves goes on."""
         try:
             step()
-        except OSError as error:  # a full or vanished disk must not end the watch; what serves goes on
-            logger.error("The endpoints directory cannot be used: %s", error)
+            self._faults.pop(name, None)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if self._faults.get(name) != reason:
+                self._faults[name] = reason
+                logger.error("The endpoints directory cannot be used: %s", error)
 
 
 class LiveEndpoint:
@@ -221,6 +230,7 @@ class LiveEndpoint:
         self._given_up: str | None = None
         self._dropped: str | None = None
         self._recorded: str | None = None
+        self._unsaid: dict[str, Callable[[], None]] = {}
 
     def start(self) -> None:
         """Load the current version, or the one that served last if the current cannot."""
@@ -238,6 +248,7 @@ class LiveEndpoint:
         self._record()
         self._follow_current()
         self._follow_challenger()
+        self._say_what_is_unsaid()
 
     def drop(self, version: str, reason: str) -> None:
         """Let go of a challenger that failed, and say why; it returns only when somebody names it again."""
@@ -247,7 +258,7 @@ class LiveEndpoint:
             return  # requests that failed together
         self._dropped = version
         logger.error("%s: challenger %s drops out: %s", self.published.name, version, reason)
-        self.published.drop_challenger(version, [reason])
+        self._say(version, lambda: self.published.drop_challenger(version, [reason]))
 
     def _follow_current(self) -> None:
         wanted = self.published.current()
@@ -290,6 +301,8 @@ class LiveEndpoint:
         """Go to the challenger that is wanted, if another version serves; one that cannot answer drops out."""
         wanted = self.published.challenger()
         if wanted is None or self.served is None or wanted.version == self.served.version:
+            if self.challenger:
+                self._unsaid.pop(self.challenger.version, None)
             self.challenger = self._dropped = None
             return
         if wanted.version == self._dropped:
@@ -300,9 +313,24 @@ class LiveEndpoint:
             if predictor is None:
                 self.drop(wanted.version, " ".join(reasons))
                 return
-            served = Served(predictor)
-            self.published.record_challenging(wanted.version, predictor.bundle.kind)
+            served, kind = Served(predictor), predictor.bundle.kind
+            self.challenger = Challenger(served, wanted.share, wanted.shadow)
+            self._say(wanted.version, lambda: self.published.record_challenging(wanted.version, kind))
         self.challenger = Challenger(served, wanted.share, wanted.shadow)
+
+    def _say(self, version: str, write: Callable[[], None]) -> None:
+        """Write down what became of a version, at the next look again if the disk is full: it is not loaded again.
+
+        Raises OSError.
+        """
+        self._unsaid[version] = write
+        self._say_what_is_unsaid()
+
+    def _say_what_is_unsaid(self) -> None:
+        for version, write in list(self._unsaid.items()):
+            write()
+            if self._unsaid.get(version) is write:  # what a request's thread has to say meanwhile stays
+                del self._unsaid[version]
 
     def _record(self) -> None:
         """Say what serves; a disk that was full is tried again at the next look."""
@@ -313,9 +341,13 @@ class LiveEndpoint:
     def _refuse(self, version: str, reasons: list[str]) -> None:
         logger.error("%s: version %s is refused: %s", self.published.name, version, " ".join(reasons))
         self._given_up = version
-        self.published.put_back(version, self.served.version if self.served else None)
-        self.published.record_refusal(version, reasons)
-        self._given_up = None  # it is no longer current; whoever publishes it again gets another look
+
+        def say() -> None:
+            self.published.put_back(version, self.served.version if self.served else None)
+            self.published.record_refusal(version, reasons)
+            self._given_up = None  # it is no longer current; whoever publishes it again gets another look
+
+        self._say(version, say)
 
 
 def _reason(error: Exception) -> str:
