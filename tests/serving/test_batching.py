@@ -138,6 +138,51 @@ def test_who_is_gone_is_not_answered(batcher):
     assert batcher.waiting_sessions == 0
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["by a thread", "on the event loop"])
+def test_where_all_are_gone_nobody_is_asked_and_the_next_is_answered(batcher, is_known, caplog):
+    predictor = Predictor()
+
+    async def play() -> list:
+        if is_known:
+            await batcher.answer(predictor, asking("first"))
+        tasks = [asyncio.create_task(batcher.answer(predictor, asking(sku))) for sku in "ab"]
+        await asyncio.sleep(0)  # each has put its job into the queue; a look at it comes next
+        for task in tasks:
+            task.cancel()
+        gone = await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(120):
+            return [*gone, *await batcher.answer(predictor, asking("next"))]
+
+    first, second, answered = asyncio.run(play())
+    assert [type(one) for one in (first, second)] == [asyncio.CancelledError] * 2
+    assert answered["skus"] == ["next"]
+    assert predictor.calls == [1] * (1 + is_known)
+    assert batcher.waiting_sessions == 0
+    assert not caplog.records, "a fault in the event loop's own turn is only logged"
+
+
+def test_what_is_left_of_a_quick_turn_has_a_thread_where_it_is_quick_no_more(batcher, monkeypatch):
+    """The first call takes its time; what could not share it must not be held on the event loop, nor forgotten."""
+    predictor, here = Predictor(), threading.get_ident()
+    answer = Predictor.predict
+
+    def slower_from_now_on(self: Predictor, request: PredictionRequest) -> list[dict]:
+        monkeypatch.setattr(batching, "_QUICK_S", 0.0)
+        return answer(self, request)
+
+    async def play() -> list:
+        await batcher.answer(predictor, asking("first"))
+        monkeypatch.setattr(Predictor, "predict", slower_from_now_on)
+        async with asyncio.timeout(120):
+            return await together(batcher, [(predictor, asking(*"abc", k=1 + number)) for number in range(3)])
+
+    answers = asyncio.run(play())
+    assert [answer[0]["skus"] for answer in answers] == [["a"], ["a", "b"], ["a", "b", "c"]]
+    assert predictor.threads[1] == here
+    assert here not in predictor.threads[2:]
+    assert batcher.waiting_sessions == 0
+
+
 def test_what_waits_at_the_end_is_answered():
     batcher, predictor = Batcher("intent", queue_sessions=10), Predictor()
 

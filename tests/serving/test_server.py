@@ -54,10 +54,12 @@ def test_the_endpoint_contract(server, bundles):
 
 
 def test_the_originals_forms(server, bundles):
+    began = time.monotonic()
     answer = client.ask(server.url, "/predict?x=start,view,detail,add,view,end")
+    passed_s = time.monotonic() - began
     assert answer["prediction"] == pytest.approx(purchase_probability(1), abs=1e-6)
     assert answer["version"] == bundles["intent"].version
-    assert 0 < answer["time"] < 5
+    assert 0 < answer["time"] <= passed_s
     answer = client.ask(server.url, "/predict?session=sku-a,sku-%C3%A9")
     assert answer["prediction"] == rank_offline(["sku-a", "sku-é"])["skus"]
     assert client.ask(server.url, "/predict")["fallback"] is True
@@ -216,7 +218,7 @@ def test_the_server_ends_when_its_directory_is_gone(bundles, start_server, tmp_p
     assert (status, json.loads(content)["error"]["code"]) == (503, "no_model")
     root.rename(tmp_path / "elsewhere")
     root.mkdir()  # made again under the same name: still not the directory it serves
-    assert server.wait(20) == 0
+    assert server.wait(120) == 0
     assert read_server(root) is None
 
 
