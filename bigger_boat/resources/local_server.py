@@ -31,6 +31,7 @@ def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None
     """Serve in this process until it is told to stop: all endpoints, or the one bundle."""
     from bigger_boat.serving.collect import CollectOptions
     from bigger_boat.serving.guard import ServerOptions
+    from bigger_boat.serving.handler import parse_origins
     from bigger_boat.serving.logs import log_as_json
     from bigger_boat.serving.server import run_server
 
@@ -42,14 +43,13 @@ def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None
         trust_time=settings.collect_trust_time,
         rotate_s=settings.collect_rotate_s,
     )
-    origins = tuple(origin.strip() for origin in settings.allowed_origins.split(",") if origin.strip())
     run_server(
         None if bundle else settings.endpoints_dir,
         bundle_dir=bundle,
         host=host,
         port=port,
         options=ServerOptions(
-            allowed_origins=origins,
+            allowed_origins=parse_origins(settings.allowed_origins),
             api_key=api_key(settings),
             predictions_dir=settings.predictions_dir if logged else None,
             collect=None if bundle else collect,

@@ -143,6 +143,11 @@ def _flag(text: str) -> bool:
     return _FLAGS[text.lower()]
 
 
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of a setting that separates them by commas, with or without spaces."""
+    return tuple(origin.strip() for origin in text.split(",") if origin.strip())
+
+
 def cors_headers(headers: Mapping[str, str], allowed_origins: Sequence[str]) -> dict[str, str]:
     """Return what lets a page of an allowed origin read the answer; nothing for any other request."""
     origin = next((value for name, value in headers.items() if name.lower() == "origin"), None)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from bigger_boat.errors import RequestError
-from bigger_boat.serving.handler import handle
+from bigger_boat.serving.handler import handle, parse_origins
 
 _BUSY = ("ThrottlingException", "ServiceUnavailable", "ModelNotReadyException")
 
@@ -25,7 +25,6 @@ def handler(event: dict[str, Any], _context: Any = None) -> dict[str, Any]:
         content = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
     except ValueError:
         content = b"\x00"  # no valid body: the handler says so
-    origins = [origin for origin in os.environ.get("ALLOWED_ORIGINS", "").split(",") if origin]
     response = handle(
         event.get("httpMethod") or "GET",
         event.get("path") or "/",
@@ -33,7 +32,7 @@ def handler(event: dict[str, Any], _context: Any = None) -> dict[str, Any]:
         event.get("headers"),
         content,
         invoke,
-        allowed_origins=origins,
+        allowed_origins=parse_origins(os.environ.get("ALLOWED_ORIGINS", "")),
     )
     return {"statusCode": response.status, "headers": response.headers, "body": response.body.decode()}
 
