@@ -62,8 +62,7 @@ def storage(settings: Settings) -> Storage:
 
 def alerts(settings: Settings) -> Alerts:
     """Return who is told when something broke: the same for every profile."""
-    webhook = settings.alert_webhook.get_secret_value() if settings.alert_webhook else ""
-    return Alerts(webhook_url=webhook, sns_topic=settings.alert_sns_topic)
+    return Alerts(sns_topic=settings.alert_sns_topic)
 
 
 def tracking(settings: Settings) -> Tracking:

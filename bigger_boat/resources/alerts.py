@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from bigger_boat.errors import CloudError
+from bigger_boat.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +36,15 @@ class Alert:
 
 
 class Alerts(dg.ConfigurableResource):
-    """Sends alerts. The address of a webhook is a secret: it is in no log and no error."""
+    """Sends alerts. The address of a webhook is a secret: it is in no log, no error, and no field, which pages show."""
 
-    webhook_url: str = ""
     sns_topic: str = ""
 
     def send(self, alert: Alert) -> str:
         """Send an alert; return in a sentence where it went. A channel that does not take it is no error here."""
         logger.error(alert.text())
         channels = [
-            *([("webhook", self._webhook)] if self.webhook_url else []),
+            *([("webhook", _tell_webhook)] if get_settings().alert_webhook else []),
             *([("SNS topic", self._sns)] if self.sns_topic else []),
         ]
         if not channels:
@@ -68,20 +68,21 @@ class Alerts(dg.ConfigurableResource):
             return error.message
         return ""
 
-    def _webhook(self, alert: Alert) -> str:
-        """Post to the webhook; return what went wrong, "" if nothing did."""
-        body = json.dumps({"text": alert.text()}).encode()
-        fault = ""
-        for attempt in range(TRIES):
-            time.sleep(attempt * BACK_OFF_S)
-            try:
-                request = urllib.request.Request(self.webhook_url, body, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-                    return ""
-            except urllib.error.HTTPError as error:
-                fault = f"it answered {error.code}"
-                if error.code < 500 and error.code != 429:
-                    break  # what it refuses now, it refuses again
-            except (OSError, ValueError) as error:
-                fault = f"it cannot be reached ({type(error).__name__})"
-        return fault
+
+def _tell_webhook(alert: Alert) -> str:
+    """Post to the webhook of the settings; return what went wrong, "" if nothing did."""
+    webhook, fault = get_settings().alert_webhook, ""
+    body = json.dumps({"text": alert.text()}).encode()
+    for attempt in range(TRIES):
+        time.sleep(attempt * BACK_OFF_S)
+        try:
+            request = urllib.request.Request(webhook.get_secret_value(), body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+                return ""
+        except urllib.error.HTTPError as error:
+            fault = f"it answered {error.code}"
+            if error.code < 500 and error.code != 429:
+                break  # what it refuses now, it refuses again
+        except (OSError, ValueError) as error:
+            fault = f"it cannot be reached ({type(error).__name__})"
+    return fault

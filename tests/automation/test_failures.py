@@ -13,6 +13,7 @@ from bigger_boat.automation.failures import alert_of
 from bigger_boat.automation.runner import PROCESS_TAG
 from bigger_boat.resources import alerts as alerts_module
 from bigger_boat.resources.alerts import LONGEST_TEXT, Alert, Alerts
+from bigger_boat.settings import Settings
 
 UI = "http://127.0.0.1:3000"
 
@@ -104,10 +105,15 @@ def test_a_run_whose_process_ended_without_a_word(instance):
     )
 
 
+def set_webhook(monkeypatch, address: str) -> None:
+    settings = Settings(alert_webhook=address or None, _env_file=None)
+    monkeypatch.setattr(alerts_module, "get_settings", lambda: settings)
+    monkeypatch.setattr(alerts_module, "BACK_OFF_S", 0.01)
+
+
 @pytest.fixture
 def webhook(monkeypatch) -> Iterator[ThreadingHTTPServer]:
     """A server that answers with the statuses in ``answers``, then 200; ``got`` holds the bodies."""
-    monkeypatch.setattr(alerts_module, "BACK_OFF_S", 0.01)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -120,6 +126,7 @@ def webhook(monkeypatch) -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.answers, server.got = [], []
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        set_webhook(monkeypatch, f"http://127.0.0.1:{server.server_port}/secret-token")
         yield server
         server.shutdown()
 
@@ -138,20 +145,20 @@ ALERT = Alert("A run failed.", ("odd: no number",), f"{UI}/runs/1")
 )
 def test_the_webhook_is_told_as_slack_reads_it(webhook, answers, tries, told):
     webhook.answers = [*answers]
-    sent = Alerts(webhook_url=f"http://127.0.0.1:{webhook.server_port}/secret-token").send(ALERT)
-    assert sent == told
+    assert Alerts().send(ALERT) == told
     assert webhook.got == [{"text": f"A run failed.\nodd: no number\n{UI}/runs/1"}] * tries
 
 
 def test_a_webhook_that_is_not_there_is_no_error_and_its_address_stays_secret(monkeypatch, caplog):
-    monkeypatch.setattr(alerts_module, "BACK_OFF_S", 0.01)
-    told = Alerts(webhook_url="http://127.0.0.1:9/secret-token").send(ALERT)
+    set_webhook(monkeypatch, "http://127.0.0.1:9/secret-token")
+    told = Alerts().send(ALERT)
     assert told == "Told the log; the webhook was not told: it cannot be reached (URLError)."
     assert "odd: no number" in caplog.text
     assert "secret-token" not in caplog.text + told
 
 
-def test_without_a_webhook_the_log_is_told(caplog):
+def test_without_a_webhook_the_log_is_told(monkeypatch, caplog):
+    set_webhook(monkeypatch, "")
     assert Alerts().send(ALERT) == "Told the log; no webhook and no SNS topic is set."
     assert "odd: no number" in caplog.text
 
