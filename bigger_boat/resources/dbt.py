@@ -227,5 +227,10 @@ def _close_connections() -> None:
 
     cleanup_connections()
     duckdb_adapter = sys.modules.get("dbt.adapters.duckdb.connections")
-    if duckdb_adapter is not None:
-        duckdb_adapter.DuckDBConnectionManager.close_all_connections()
+    if duckdb_adapter is None:
+        return
+    manager = duckdb_adapter.DuckDBConnectionManager
+    with manager._LOCK:
+        if manager._ENV is not None:
+            manager._ENV.close()  # close_all_connections of dbt-duckdb 1.11 only forgets it, for the collector to find
+        manager.close_all_connections()

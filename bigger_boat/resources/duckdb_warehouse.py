@@ -1,6 +1,5 @@
 """The warehouse on DuckDB, and waiting for whoever holds its file. What it does is said by ``warehouse.py``."""
 
-import gc
 import logging
 import os
 import re
@@ -179,15 +178,9 @@ class DuckDBWarehouse(Warehouse):
             raise WarehouseError(f"The warehouse file must be called {DATABASE_FILE}, not {Path(self.path).name}.")
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         deadline, told = time.monotonic() + self.lock_timeout_s, False
-        patience = time.monotonic() + min(self.lock_timeout_s, _LEFT_BEHIND_S)
         while True:
             try:
                 return duckdb.connect(self.path, config=dict(self._config() if config is None else config))
-            except duckdb.ConnectionException:  # one of this process with another configuration, such as dbt's
-                if time.monotonic() >= patience:
-                    raise
-                gc.collect()  # it is closed when nobody refers to it any more, and the collector has seen that
-                time.sleep(0.05)
             except duckdb.IOException as error:
                 holder = _lock_holder(error)
                 if holder is None:
@@ -220,9 +213,6 @@ class DuckDBWarehouse(Warehouse):
             "disabled_compression_methods": "fsst",  # hashed ids: a tenth smaller, for a third more time to write
         }
 
-
-_LEFT_BEHIND_S = 5.0
-"""How long a connection that this process has done with may take to be closed."""
 
 _DBT_CONFIG: Mapping[str, str] = {}
 """What dbt connects with: it makes its settings afterwards."""

@@ -71,6 +71,20 @@ def test_events_are_dagster_dbts_own_and_nothing_is_left_behind(
     assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 0
 
 
+def test_the_database_can_be_opened_otherwise_at_once(dbt: DbtInProcess, project: Path, monkeypatch) -> None:
+    """Whoever still refers to what dbt connected with: DuckDB refuses another configuration beside an open one."""
+    from dbt.adapters.duckdb import environments
+
+    (project / "models" / "good.sql").write_text("select no_such_column")
+    create, kept = environments.create, []
+    monkeypatch.setattr(environments, "create", lambda credentials: kept.append(create(credentials)) or kept[-1])
+    with pytest.raises(dg.Failure, match="no_such_column"):
+        build(dbt)
+    other = DuckDBWarehouse(path=dbt.environment["DBT_DUCKDB_PATH"], threads=1, memory_limit="77MB", lock_timeout_s=0)
+    with other.connect():
+        assert len(kept) == 1
+
+
 def test_a_failed_model_names_file_message_and_compiled_sql(dbt: DbtInProcess, project: Path) -> None:
     (project / "models" / "good.sql").write_text("select no_such_column as x from (select 1 as y)")
     with pytest.raises(dg.Failure) as failed:

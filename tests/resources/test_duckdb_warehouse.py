@@ -1,12 +1,10 @@
 """DuckDBWarehouse on real files, with a real second process."""
 
-import gc
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,21 +44,6 @@ def raw_times(warehouse: DuckDBWarehouse) -> list[int]:
     query = "select server_timestamp_epoch_ms as ms from raw.browsing_train order by ms"
     with warehouse.read(query) as reader:
         return reader.read_all()["ms"].to_pylist()
-
-
-def test_a_connection_that_nobody_uses_any_more_is_not_in_the_way(warehouse: DuckDBWarehouse) -> None:
-    class LeftBehind:
-        def __init__(self) -> None:
-            self.itself = self  # only the collector takes it away
-            self.connection = duckdb.connect(warehouse.path)  # in another configuration, as dbt's is
-
-    gc.disable()
-    try:
-        LeftBehind()
-        with warehouse.read("select 1 as one") as reader:
-            assert reader.read_all()["one"].to_pylist() == [1]
-    finally:
-        gc.enable()
 
 
 def test_a_load_replaces_exactly_its_days(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:
