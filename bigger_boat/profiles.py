@@ -5,9 +5,10 @@ from bigger_boat.resources.batch_job import StepNeeds
 from bigger_boat.resources.batch_launcher import BatchCompute, HereCompute
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
-from bigger_boat.resources.endpoint_host import EndpointHost, LocalEndpointHost
+from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.gateway_api import GatewayApi
 from bigger_boat.resources.landing_zone import LandingZone
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.prediction_logs import LocalPredictionLogs
 from bigger_boat.resources.public_api import LocalPublicApi, PublicApi
 from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage

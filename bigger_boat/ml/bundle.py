@@ -2,7 +2,7 @@
 
 Belongs here: its layout, its digests, its version names. Does not belong here: comparing answers (``golden.py``),
 judging a model (``gate.py``), loading its graph (``serving/predictor.py``), publishing it
-(``resources/endpoint_host.py``).
+(``resources/local_endpoint_host.py``).
 
 ``ROOT/VERSION/bundle/`` holds ``bundle.json``, ``1/`` (TensorFlow SavedModel) and ``golden.json``;
 ``ROOT/VERSION/model.tar.gz`` holds the same files as SageMaker unpacks them. Both appear with one rename.

@@ -1,6 +1,6 @@
 """The local server as a process: start it in the background, find it, stop it, run it in the foreground.
 
-What belongs elsewhere: what the server does (``serving/server.py``), publishing to it (``endpoint_host.py``).
+What belongs elsewhere: what the server does (``serving/server.py``), publishing to it (``local_endpoint_host.py``).
 """
 
 import contextlib

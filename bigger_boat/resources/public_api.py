@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from bigger_boat.errors import RequestError, ServerError
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving.handler import handle
 from bigger_boat.settings import get_settings
 

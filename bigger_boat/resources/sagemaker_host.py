@@ -14,10 +14,17 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from bigger_boat.errors import BundleError, CloudError, GateRefused, ServerError
+from bigger_boat.errors import BundleError, CloudError, ServerError
 from bigger_boat.ml.bundle import ARCHIVE_FILE, Bundle, read_bundle
 from bigger_boat.ml.gate import check_golden
-from bigger_boat.resources.endpoint_host import EndpointHost, PublishResult
+from bigger_boat.resources.endpoint_host import (
+    EndpointHost,
+    PublishResult,
+    no_way_back_to,
+    nothing_earlier,
+    read_bundle_of,
+    rolled_back_from,
+)
 from bigger_boat.resources.s3_storage import S3Storage, version_of
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape, EndpointState, SageMakerEndpoint
 from bigger_boat.resources.sagemaker_guards import put_alarms, put_scaling
@@ -60,12 +67,9 @@ class SageMakerHost(EndpointHost):
 
     def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
         """Deploy a bundle of this storage, ask it its golden requests, and go back if they differ."""
-        bundle, endpoint = read_bundle(Path(bundle_dir)), self._endpoint(name)
-        if bundle.name != name:
-            raise BundleError(f"A bundle for {bundle.name} cannot be published as {name}.")
+        bundle, endpoint = read_bundle_of(name, bundle_dir), self._endpoint(name)
         if not readmit and endpoint.tags(bundle.version).get(EXCLUDED) == ROLLED_BACK:
-            text = f"Version {bundle.version} of {name} was rolled back from; it does not return by itself."
-            raise GateRefused(text, "Promote it by hand if it should serve again.")
+            raise rolled_back_from(name, bundle.version)
         address = self.storage.publish(bundle.directory)
         model_data = f"{self.storage.root.rstrip('/')}/{version_of(address)}/{ARCHIVE_FILE}"
         endpoint.add_version(bundle.version, model_data, _lineage(bundle, address))
@@ -83,8 +87,7 @@ class SageMakerHost(EndpointHost):
         if ADDRESS not in tags:
             raise BundleError(f"There is no version {target} of {name} at SageMaker.")
         if EXCLUDED in tags:
-            text = f"Version {target} of {name} was {tags[EXCLUDED]}."
-            raise BundleError(text, "Choose another version, or promote this one by hand.")
+            raise no_way_back_to(name, target, tags[EXCLUDED])
         if current and current != target:
             endpoint.tag(current, EXCLUDED, ROLLED_BACK)
         try:
@@ -149,7 +152,7 @@ class SageMakerHost(EndpointHost):
         for version in self._good(endpoint):
             if not current or version < current:
                 return version
-        raise BundleError(f"There is no earlier version of {name} to go back to.")
+        raise nothing_earlier(name)
 
     def _good(self, endpoint: SageMakerEndpoint) -> Iterator[str]:
         """Yield the versions that served and may return by themselves, newest first."""

@@ -20,7 +20,7 @@ from bigger_boat.data.splits import Splits
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.errors import BundleError
 from bigger_boat.ml.bundle import write_bundle
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import LocalStorage
 
 

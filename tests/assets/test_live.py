@@ -16,7 +16,7 @@ from prediction_lines import NINE, line, write_log
 from bigger_boat.assets.live import _declines, online_metrics, prediction_log
 from bigger_boat.ml.online_metrics import OnlineMetric
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.prediction_logs import LocalPredictionLogs
 from bigger_boat.resources.storage import LocalStorage
 

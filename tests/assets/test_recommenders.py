@@ -16,7 +16,7 @@ from bigger_boat.data.recommendation_dataset import RECOMMENDATION_COLUMNS
 from bigger_boat.data.splits import split_days
 from bigger_boat.ml.bundle import read_bundle, write_bundle
 from bigger_boat.resources.batch_launcher import HereCompute
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage
 from bigger_boat.resources.tracking import Tracking
 from bigger_boat.resources.training import Training

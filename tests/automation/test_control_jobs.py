@@ -15,7 +15,7 @@ from bigger_boat.automation.control_jobs import (
 )
 from bigger_boat.errors import CloudError, GateRefused
 from bigger_boat.ml.bundle import Bundle, write_bundle
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import LocalStorage
 
 NAME = "recommendation"

@@ -18,7 +18,7 @@ from bigger_boat.data.landing import land
 from bigger_boat.data.simulator import simulate
 from bigger_boat.errors import DatasetError
 from bigger_boat.ml.bundle import Bundle, write_bundle
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.retention import sweep
 from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.settings import Settings

@@ -22,7 +22,7 @@ from bigger_boat.automation.selection import select_assets
 from bigger_boat.data.landing_index import LandingIndex, read_index
 from bigger_boat.data.simulator import simulate
 from bigger_boat.resources.dbt_manifest import ensure_manifest
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.storage import LocalStorage
 from bigger_boat.serving.published import PublishedEndpoint
 from bigger_boat.settings import PROJECT_DIR, Settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.retention import CHECKPOINT_AGE_S, sweep
 from bigger_boat.resources.storage import LocalStorage
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # also as a command
 import psutil
 from tiny_models import Server, knn_bundle
 
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 
 CLIENTS, PAUSE_MS = 8, 50

@@ -12,7 +12,8 @@ from bigger_boat.automation.control import replay_golden
 from bigger_boat.data.prediction_files import day_files, logged_days, whole_lines
 from bigger_boat.errors import BundleError
 from bigger_boat.ml.bundle import Bundle
-from bigger_boat.resources.endpoint_host import LARGEST_SHARE, LocalEndpointHost
+from bigger_boat.resources.endpoint_host import LARGEST_SHARE
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 from bigger_boat.serving.challengers import Challenger, key_of, position
 from bigger_boat.serving.contract import parse_request

@@ -11,8 +11,8 @@ import pytest
 
 from bigger_boat.assets import endpoints
 from bigger_boat.errors import BundleError
-from bigger_boat.resources import endpoint_host
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources import local_endpoint_host
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving.published import PublishedEndpoint
 
 NAME = "recommendation"
@@ -45,7 +45,7 @@ def disk(tmp_path, monkeypatch) -> Iterator[Disk]:
 
 def _pretended(place: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     """The same to our code: no room is reported, and every synced copy fails as a full disk makes it fail."""
-    usage, copy = shutil.disk_usage, endpoint_host._copy_synced
+    usage, copy = shutil.disk_usage, local_endpoint_host._copy_synced
 
     def fails(source: str, target: str) -> str:
         Path(target).write_bytes(Path(source).read_bytes()[:1_000])
@@ -53,11 +53,11 @@ def _pretended(place: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
     def fill() -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=LEFT_BYTES))
-        monkeypatch.setattr(endpoint_host, "_copy_synced", fails)
+        monkeypatch.setattr(local_endpoint_host, "_copy_synced", fails)
 
     def empty() -> None:
         monkeypatch.setattr(shutil, "disk_usage", usage)
-        monkeypatch.setattr(endpoint_host, "_copy_synced", copy)
+        monkeypatch.setattr(local_endpoint_host, "_copy_synced", copy)
 
     return Disk(place / "endpoints", fill, empty)
 
@@ -75,7 +75,7 @@ def test_no_room_for_a_version_is_said_and_what_serves_stays(disk, bundles, monk
     disk.fill()
     with monkeypatch.context() as patched:
         if spare_bytes is not None:
-            patched.setattr(endpoint_host, "_SPARE_BYTES", spare_bytes)
+            patched.setattr(local_endpoint_host, "_SPARE_BYTES", spare_bytes)
         with pytest.raises(BundleError, match=reason):
             host.publish(NAME, bundles["second"].directory)
     assert sorted(path for path in disk.root.rglob("*")) == before

@@ -7,7 +7,7 @@ from tiny_models import copy_bundle, serve_tiny_models
 
 from bigger_boat.automation.control import replay_golden
 from bigger_boat.errors import GateRefused, ServerError
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 
 
 class AnotherShouldServe(LocalEndpointHost):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from tiny_models import knn_bundle
 
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 from bigger_boat.serving.published import endpoints_id
 

@@ -11,7 +11,7 @@ from tiny_models import copy_bundle, flip_byte, rank_offline, read_json
 from bigger_boat.errors import BundleError, GateRefused
 from bigger_boat.ml.gate import check_golden
 from bigger_boat.ml.golden import compare_golden
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 from bigger_boat.serving.graph import Graph
 from bigger_boat.serving.published import PublishedEndpoint, replace_file

@@ -16,7 +16,7 @@ from tiny_models import SERVER, copy_bundle, flip_byte, purchase_probability, ra
 
 from bigger_boat.errors import BundleError, RequestError, ServerError
 from bigger_boat.ml.golden import compare_golden
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 from bigger_boat.serving.published import endpoints_id, read_server
 from bigger_boat.serving.server import private_server

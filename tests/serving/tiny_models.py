@@ -244,7 +244,7 @@ class Server:
 @contextmanager
 def serve_tiny_models(folder: Path, **told: Any) -> Iterator[Server]:
     """Serve a recommender and an intent model from a data directory under ``folder``."""
-    from bigger_boat.resources.endpoint_host import LocalEndpointHost
+    from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
     from bigger_boat.serving import client
 
     host = LocalEndpointHost(endpoints_dir=str(folder / "endpoints"))
