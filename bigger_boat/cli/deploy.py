@@ -52,13 +52,18 @@ def platform(
 
 
 @deploy.command(epilog="Example: bigger-boat deploy image")
-def image() -> None:
+def image(
+    which: Annotated[bool, typer.Option("--which", help="build nothing: print the tag that the platform runs")] = False,
+) -> None:
     """Have the images of the present commit built at AWS and pushed; say their tag."""
     from bigger_boat.console import say
     from bigger_boat.resources.images import ImageBuild
-    from bigger_boat.resources.platform import outputs_of, platform_stack
+    from bigger_boat.resources.platform import IMAGE_TAG, outputs_of, platform_stack
 
     stack = platform_stack(load_settings(complete=False), _tell)
+    if which:
+        print(outputs_of(stack)[IMAGE_TAG])
+        return
     tag = ImageBuild(stack.name, outputs_of(stack), _tell).make(PROJECT_DIR)
     say(f"Images of {tag} are there. To have them run: bigger-boat deploy platform --image {tag}")
 

@@ -1,11 +1,15 @@
 """``bigger-boat deploy``: the platform's stack by change sets, images by CodeBuild, and all of it down again."""
 
 import json
+import os
 import subprocess
+import sys
 import zipfile
 from io import BytesIO
 
 import pytest
+import yaml
+from batch_stand_in import REPOSITORY
 from platform_stand_in import make_project, platform
 from typer.testing import CliRunner
 
@@ -85,6 +89,21 @@ def test_another_image_is_taken_and_what_was_given_before_stays(deployed, aws):
     [stack] = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     now = {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
     assert (now["ImageTag"], now["BudgetUsd"], now["GitHubRepository"]) == ("0123456789ab", "50", "shop/boat")
+    assert command("image", "--which").output == "0123456789ab\n"
+
+
+def test_the_api_s_changes_are_shown_with_the_settings_of_the_workflow(deployed, tmp_path):
+    """As .github/workflows/deploy.yml does, which knows nothing of the warehouse."""
+    told = yaml.safe_load((REPOSITORY / ".github/workflows/deploy.yml").read_text())["env"]
+    settings = {name: value for name, value in told.items() if name.startswith("BIGGER_BOAT_")}
+    settings |= {"BIGGER_BOAT_STORAGE": deployed["Storage"], "BIGGER_BOAT_ENDPOINT_ROLE": deployed["EndpointRole"]}
+    environment = {**os.environ, **settings, "BIGGER_BOAT_DATA_DIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "bigger_boat.cli", "deploy", "api", "--dry-run"]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Stack bigger-boat-api will add Function, AWS::Lambda::Function" in ended.stdout + ended.stderr
+    assert "this was a dry run" in ended.stdout
+    assert Stack("bigger-boat-api", print).status() == ""
 
 
 def test_what_is_no_parameter_is_told():
