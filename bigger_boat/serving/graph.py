@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gc
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,9 +22,14 @@ _serves_only = False
 
 
 def serve_only() -> None:
-    """Say that this process does nothing but serve, before its first graph: then less of TensorFlow is imported."""
+    """Say that this process does nothing but serve, before its first graph: then less of TensorFlow is imported.
+
+    Its oneDNN kernels are switched on, as they are by themselves on newer processors: one session's product with
+    66,000 products takes a quarter of the time. Scores move by rounding. ``TF_ENABLE_ONEDNN_OPTS`` decides otherwise.
+    """
     global _serves_only
     _serves_only = True
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def load_runtime() -> None:
@@ -36,15 +42,15 @@ def load_runtime() -> None:
 
 
 @functools.cache
-def _import_runtime() -> tuple[type, type, type, Callable]:
-    """Return TensorFlow's Graph, Session, ConfigProto and loader, which are all that serving needs of it."""
+def _import_runtime() -> tuple[type, type, Any, Callable]:
+    """Return TensorFlow's Graph, Session, configuration and loader, which are all that serving needs of it."""
     with _without_its_api():
-        from tensorflow.core.protobuf.config_pb2 import ConfigProto
+        from tensorflow.core.protobuf import config_pb2
         from tensorflow.python.client.session import Session
         from tensorflow.python.framework.ops import Graph as TensorFlowGraph
         from tensorflow.python.saved_model.loader import load
         from tensorflow.python.trackable import data_structures  # noqa: F401  (Keras asks for it before TensorFlow)
-    return TensorFlowGraph, Session, ConfigProto, load
+    return TensorFlowGraph, Session, config_pb2, load
 
 
 @contextlib.contextmanager
@@ -75,21 +81,25 @@ class Graph:
     """
 
     def __init__(self, directory: Path):
-        graph_class, session_class, config_class, load = _import_runtime()
+        graph_class, session_class, config, load = _import_runtime()
         with graph_class().as_default() as graph:
             # The thread that asks runs the graph (-1): handing operations, or parts of them, to others costs more than
             # it wins.
-            threads = config_class(inter_op_parallelism_threads=-1, intra_op_parallelism_threads=1)
+            threads = config.ConfigProto(inter_op_parallelism_threads=-1, intra_op_parallelism_threads=1)
             session = session_class(graph=graph, config=threads)
             described = load(session, [_TAG], str(directory)).signature_def[SIGNATURE]
         self.inputs = frozenset(described.inputs)
         self.outputs = frozenset(described.outputs)
         self._order = sorted(self.inputs)
-        self._call = session.make_callable(
-            {name: tensor.name for name, tensor in described.outputs.items()},
-            feed_list=[described.inputs[name].name for name in self._order],
+        # TensorFlow's own make_callable runs a feed through Session.run, whose Python is a sixth of a call.
+        self._call = session._make_callable_from_options(
+            config.CallableOptions(
+                feed=[described.inputs[name].name for name in self._order],
+                fetch=[tensor.name for tensor in described.outputs.values()],
+            )
         )
+        self._returned = list(described.outputs)
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the outputs as arrays; strings come as bytes. Inputs that the graph does not have are left out."""
-        return self._call(*[values[name] for name in self._order])
+        return dict(zip(self._returned, self._call(*[values[name] for name in self._order]), strict=True))
