@@ -62,7 +62,7 @@ class EndpointState:
 
     @property
     def serves(self) -> bool:
-        """Whether a version answers; one that serves goes on while another is on its way."""
+        """Whether a version answers, that of ``config``; it goes on while another is on its way."""
         return self.status not in ("", "Creating", "Failed", "Deleting", "OutOfService")
 
 
@@ -88,16 +88,21 @@ class SageMakerEndpoint:
         return sorted(version for version in found if _VERSION.fullmatch(version))
 
     def add_version(self, version: str, model_data: str, tags: Mapping[str, str]) -> None:
-        """Make the model of a version: image and ``model.tar.gz``."""
+        """Make the model of a version: image, ``model.tar.gz`` and role.
+
+        SageMaker changes no model, and what serves needs its own: a corrected image or role makes another one beside
+        it. The version's tags are those of the first.
+        """
         from sagemaker.core.resources import Model
         from sagemaker.core.shapes import ContainerDefinition
 
-        if self._get("Model", model_name=self._model(version)) is not None:
+        models, asked = self._models(version), [self.image, model_data, self.role]
+        if asked in map(_makings, models):
             return
         container = ContainerDefinition(image=self.image, model_data_url=model_data)
         with self._named(f"version {version} cannot be added"):
             Model.create(
-                model_name=self._model(version),
+                model_name=self._model(version) + (f"-{_digest(asked)}" if models else ""),
                 primary_container=container,
                 execution_role_arn=self.role,
                 tags=_tags(tags),
@@ -105,16 +110,23 @@ class SageMakerEndpoint:
             )
 
     def add_config(self, version: str) -> str:
-        """Make the configuration that runs a version in the present shape; return its name."""
+        """Make the configuration that runs a version in the present shape; return its name.
+
+        It runs the model of the present image and role, else the newest. Raises CloudError without a model.
+        """
         from sagemaker.core.resources import EndpointConfig
 
-        shape = hashlib.sha256(json.dumps(self.shape.model_dump(), sort_keys=True).encode()).hexdigest()[:6]
-        name = f"{self._model(version)}-{shape}"
+        models = self._models(version)
+        if not models:
+            raise CloudError(f"Endpoint {self.name}: there is no version {version}.", "Publish it again.")
+        present = (model for model in models if _makings(model)[::2] == [self.image, self.role])
+        model = next(present, models[0]).model_name
+        name = f"{self._model(version)}-{_digest([self.shape.model_dump(), model])}"
         if self._get("EndpointConfig", endpoint_config_name=name) is None:
             with self._named(f"the configuration of version {version} cannot be made"):
                 EndpointConfig.create(
                     endpoint_config_name=name,
-                    production_variants=[self._variant(version)],
+                    production_variants=[self._variant(model)],
                     tags=_tags({"version": version}),
                     **({"data_capture_config": self._capture()} if self._captures else {}),
                     **_session(),
@@ -122,11 +134,14 @@ class SageMakerEndpoint:
         return name
 
     def go_to(self, config: str, alarms: list[str]) -> None:
-        """Create the endpoint with a configuration, or update it in place; returns at once."""
+        """Create the endpoint with a configuration, or update it in place; returns at once.
+
+        While one of the ``alarms`` is on, SageMaker takes an update back; without any it is not watched, nor slowed.
+        """
         from sagemaker.core.resources import Endpoint
 
         endpoint = self._get("Endpoint", endpoint_name=self.name)
-        with self._named("it cannot be brought to another version; what serves goes on serving"):
+        with self._named("it cannot be brought to another version"):
             if endpoint is None:
                 Endpoint.create(endpoint_name=self.name, endpoint_config_name=config, tags=_tags({}), **_session())
                 return
@@ -146,12 +161,14 @@ class SageMakerEndpoint:
                 endpoint.delete()
 
     def remove_version(self, version: str) -> None:
-        """Delete a version's model and configurations; its files stay."""
+        """Delete a version's models and configurations; its files stay."""
         with self._named(f"version {version} cannot be removed"):
             pages = _client().get_paginator("list_endpoint_configs").paginate(NameContains=self._model(version))
             for name in [each["EndpointConfigName"] for page in pages for each in page["EndpointConfigs"]]:
-                _client().delete_endpoint_config(EndpointConfigName=name)
-            _client().delete_model(ModelName=self._model(version))
+                if name.startswith(f"{self._model(version)}-"):  # another prefix may end like ours
+                    _client().delete_endpoint_config(EndpointConfigName=name)
+            for model in self._models(version):  # the first, which says that there is a version, is the last to go
+                _client().delete_model(ModelName=model.model_name)
 
     def tags(self, version: str) -> dict[str, str]:
         """Return our tags of a version; none where the version is not."""
@@ -192,7 +209,17 @@ class SageMakerEndpoint:
     def _model(self, version: str) -> str:
         return f"{self.name}-{version}"
 
-    def _variant(self, version: str) -> Any:
+    def _models(self, version: str) -> list[Any]:
+        """Return the models of a version, the newest first."""
+        name = self._model(version)
+        with self._named(f"the models of version {version} cannot be listed"):
+            pages = _client().get_paginator("list_models").paginate(NameContains=name)
+            listed = [(each["CreationTime"], each["ModelName"]) for page in pages for each in page["Models"]]
+        ours = [each for _, each in sorted(listed, reverse=True) if f"{each}-".startswith(f"{name}-")]
+        models = [self._get("Model", model_name=each) for each in ours]
+        return [model for model in models if model is not None]
+
+    def _variant(self, model: str) -> Any:
         from sagemaker.core.shapes import ProductionVariant, ProductionVariantServerlessConfig
 
         shape = self.shape
@@ -200,12 +227,10 @@ class SageMakerEndpoint:
             serverless = ProductionVariantServerlessConfig(
                 memory_size_in_mb=shape.memory_mb, max_concurrency=shape.concurrency
             )
-            return ProductionVariant(
-                variant_name=VARIANT, model_name=self._model(version), serverless_config=serverless
-            )
+            return ProductionVariant(variant_name=VARIANT, model_name=model, serverless_config=serverless)
         return ProductionVariant(
             variant_name=VARIANT,
-            model_name=self._model(version),
+            model_name=model,
             instance_type=shape.instance_type,
             initial_instance_count=shape.instances,
             initial_variant_weight=1.0,
@@ -227,14 +252,18 @@ class SageMakerEndpoint:
         """Blue/green: a new fleet beside the old one; traffic moves while alarms are quiet, and back if one is not."""
         from sagemaker.core import shapes
 
-        canary = self.shape.canary_percent if self.shape.instances > 1 else 0  # one instance cannot be split
+        canary = self.shape.canary_percent if alarms and self.shape.instances > 1 else 0  # one cannot be split
         size = {"canary_size": shapes.CapacitySize(type="CAPACITY_PERCENT", value=canary)} if canary else {}
         routing = shapes.TrafficRoutingConfig(
-            type="CANARY" if canary else "ALL_AT_ONCE", wait_interval_in_seconds=self.shape.bake_s, **size
+            type="CANARY" if canary else "ALL_AT_ONCE",
+            wait_interval_in_seconds=max(1, self.shape.bake_s if alarms else 0),  # sagemaker-core 2.27 sends no 0
+            **size,
         )
         policy = shapes.BlueGreenUpdatePolicy(
             traffic_routing_configuration=routing, maximum_execution_timeout_in_seconds=self.longest_update_s
         )
+        if not alarms:
+            return shapes.DeploymentConfig(blue_green_update_policy=policy)
         rollback = shapes.AutoRollbackConfig(alarms=[shapes.Alarm(alarm_name=name) for name in alarms])
         return shapes.DeploymentConfig(blue_green_update_policy=policy, auto_rollback_configuration=rollback)
 
@@ -285,6 +314,16 @@ def _tags(values: Mapping[str, str]) -> list[Any]:
 
     ours = {"app": "bigger-boat", **{TAG + key: value for key, value in values.items() if value}}
     return [Tag(key=key, value=_NOT_IN_A_TAG.sub("_", value)[:_LONGEST_TAG]) for key, value in ours.items()]
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _makings(model: Any) -> list[str]:
+    """Return what a model is made of: image, ``model.tar.gz``, role."""
+    container = model.primary_container
+    return [_text(each) for each in (container.image, container.model_data_url, model.execution_role_arn)]
 
 
 def _text(value: Any) -> str:

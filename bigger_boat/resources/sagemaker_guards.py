@@ -10,8 +10,6 @@ ERRORS_A_MINUTE = 5
 LATENCY_US = 2_000_000
 """SageMaker counts a model's latency in microseconds: p90 of a minute above this is an alarm."""
 
-_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
-
 
 def put_alarms(endpoint: str) -> list[str]:
     """Make the alarms of an endpoint, by which SageMaker goes back to the old version; return their names."""
@@ -41,15 +39,11 @@ def put_alarms(endpoint: str) -> list[str]:
 
 
 def put_scaling(endpoint: str, shape: EndpointShape) -> bool:
-    """Let the number of instances follow the requests, if the shape says so; return whether it does."""
+    """Let the number of instances follow the requests if the shape says so, and no longer if not; return whether."""
     if not shape.instance_type or shape.most_instances <= shape.instances:
+        remove_scaling(endpoint)
         return False
-    target = {
-        "ServiceNamespace": "sagemaker",
-        "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}",
-        "ScalableDimension": _DIMENSION,
-    }
-    scaling = aws_client("application-autoscaling")
+    target, scaling = _scaled(endpoint), aws_client("application-autoscaling")
     with aws_in_words(f"The autoscaling of endpoint {endpoint} cannot be set"):
         scaling.register_scalable_target(**target, MinCapacity=shape.instances, MaxCapacity=shape.most_instances)
         scaling.put_scaling_policy(
@@ -68,14 +62,33 @@ def put_scaling(endpoint: str, shape: EndpointShape) -> bool:
     return True
 
 
+def remove_scaling(endpoint: str) -> None:
+    """Let the number of instances be what it is: policies go with what they scale. Nothing where there is none."""
+    from botocore.exceptions import ClientError
+
+    with aws_in_words(f"The autoscaling of endpoint {endpoint} cannot be removed"):
+        try:
+            aws_client("application-autoscaling").deregister_scalable_target(**_scaled(endpoint))
+        except ClientError as error:
+            said = error.response["Error"]
+            if said["Code"] != "ObjectNotFoundException" and "No scalable target" not in said.get("Message", ""):
+                raise
+
+
 def remove_guards(endpoint: str) -> None:
     """Remove what watches an endpoint that goes, if it is there: alarms bill, and scaling has alarms of its own."""
-    scaling, cloudwatch = aws_client("application-autoscaling"), aws_client("cloudwatch")
-    target = {"ServiceNamespace": "sagemaker", "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}"}
-    with aws_in_words(f"What watches endpoint {endpoint} cannot be removed"):
-        found = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[target["ResourceId"]])
-        if found["ScalableTargets"]:
-            scaling.deregister_scalable_target(**target, ScalableDimension=_DIMENSION)
+    remove_scaling(endpoint)
+    cloudwatch = aws_client("cloudwatch")
+    with aws_in_words(f"The alarms of endpoint {endpoint} cannot be removed"):
         alarms = cloudwatch.describe_alarms(AlarmNamePrefix=f"{endpoint}-")["MetricAlarms"]
         if alarms:
             cloudwatch.delete_alarms(AlarmNames=[each["AlarmName"] for each in alarms])
+
+
+def _scaled(endpoint: str) -> dict[str, str]:
+    """Return what Application Auto Scaling calls the instances of an endpoint."""
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }

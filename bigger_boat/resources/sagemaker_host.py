@@ -3,9 +3,14 @@
 Belongs here: the order of things, so that a version that cannot serve leaves the old one serving. What belongs
 elsewhere: what SageMaker is asked (``sagemaker_endpoint.py``), judging a version (``ml/gate.py``).
 
-A kill anywhere leaves an endpoint that serves or is on its way; publishing again waits for it and goes on.
+A kill anywhere leaves an endpoint that serves or is on its way; publishing again waits for it and goes on. What a
+version's tag says of being rolled back from holds once another one serves: it is written before the endpoint moves, so
+that no kill lets the version return by itself.
+
+A way back is not watched by alarms: they may be on because of what is gone back from, and would end it.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,13 +32,12 @@ from bigger_boat.resources.endpoint_host import (
 )
 from bigger_boat.resources.s3_storage import S3Storage, version_of
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape, EndpointState, SageMakerEndpoint
-from bigger_boat.resources.sagemaker_guards import put_alarms, put_scaling
+from bigger_boat.resources.sagemaker_guards import put_alarms, put_scaling, remove_scaling
 from bigger_boat.serving.published import REFUSED, ROLLED_BACK, utc_now
 
 EXCLUDED, ADDRESS, SERVED = "excluded", "address", "served"
 """Tags of a version: why it may not return by itself; where its bundle lies in the storage; when it began to serve."""
 
-_STAYS = "What served before goes on serving."
 _FAULTS = (
     ("health check", "Read its log group in CloudWatch, or start it here: bigger-boat serve --bundle DIR."),
     ("image", "Check BIGGER_BOAT_SERVING_IMAGE, and that BIGGER_BOAT_ENDPOINT_ROLE may pull it."),
@@ -68,13 +72,14 @@ class SageMakerHost(EndpointHost):
     def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
         """Deploy a bundle of this storage, ask it its golden requests, and go back if they differ."""
         bundle, endpoint = read_bundle_of(name, bundle_dir), self._endpoint(name)
-        if not readmit and endpoint.tags(bundle.version).get(EXCLUDED) == ROLLED_BACK:
+        was_left = endpoint.tags(bundle.version).get(EXCLUDED) == ROLLED_BACK
+        if was_left and not readmit and self._now(endpoint) != bundle.version:
             raise rolled_back_from(name, bundle.version)
         address = self.storage.publish(bundle.directory)
         model_data = f"{self.storage.root.rstrip('/')}/{version_of(address)}/{ARCHIVE_FILE}"
         endpoint.add_version(bundle.version, model_data, _lineage(bundle, address))
         endpoint.tag(bundle.version, EXCLUDED, None)
-        result = self._switch(endpoint, name, bundle)
+        result = self._switch(endpoint, name, bundle, put_alarms(endpoint.name))
         self.sweep(name)
         return result
 
@@ -86,25 +91,19 @@ class SageMakerHost(EndpointHost):
         tags = endpoint.tags(target)
         if ADDRESS not in tags:
             raise BundleError(f"There is no version {target} of {name} at SageMaker.")
-        if EXCLUDED in tags:
+        if EXCLUDED in tags and target != current:
             raise no_way_back_to(name, target, tags[EXCLUDED])
+        bundle = read_bundle(self.storage.fetch(tags[ADDRESS]))
         if current and current != target:
             endpoint.tag(current, EXCLUDED, ROLLED_BACK)
         try:
-            result = self._switch(endpoint, name, read_bundle(self.storage.fetch(tags[ADDRESS])))
-        except CloudError:
-            if current and current != target:
-                endpoint.tag(current, EXCLUDED, None)
-            raise
-        if result.state == "refused" and current:
-            endpoint.tag(current, EXCLUDED, None)
-        return result
+            return self._switch(endpoint, name, bundle, alarms=[])
+        finally:
+            self._readmit_what_serves(endpoint)
 
     def serving_version(self, name: str) -> str | None:
         """Return the version that answers now."""
-        endpoint = self._endpoint(name)
-        state = endpoint.state()
-        return endpoint.version_of(state.config) if state.serves else None
+        return self._now(self._endpoint(name))
 
     def serving_bundle(self, name: str) -> Path | None:
         """Return its bundle's directory, fetched from the storage."""
@@ -161,26 +160,45 @@ class SageMakerHost(EndpointHost):
             if SERVED in tags and EXCLUDED not in tags:
                 yield version
 
-    def _switch(self, endpoint: SageMakerEndpoint, name: str, bundle: Bundle) -> PublishResult:
+    def _now(self, endpoint: SageMakerEndpoint) -> str | None:
+        state = endpoint.state()
+        return endpoint.version_of(state.config) if state.serves else None
+
+    def _readmit_what_serves(self, endpoint: SageMakerEndpoint) -> None:
+        """Where a way back did not arrive, what serves on was not rolled back from. What is on its way may arrive."""
+        with contextlib.suppress(CloudError):  # then its tag stays, which holds for no version that serves
+            state = endpoint.state()
+            if state.serves and not state.is_moving and (version := endpoint.version_of(state.config)):
+                endpoint.tag(version, EXCLUDED, None)
+
+    def _switch(self, endpoint: SageMakerEndpoint, name: str, bundle: Bundle, alarms: list[str]) -> PublishResult:
         """Bring the endpoint to a version; what cannot serve, or answers otherwise, is taken back."""
         before = self._settled(endpoint)
         if before.status == "Failed":  # it never served; SageMaker updates no such endpoint
-            endpoint.delete()
+            _end(endpoint)
             before = self._settled(endpoint)
-        config, alarms = endpoint.add_config(bundle.version), put_alarms(endpoint.name)
+        config = endpoint.add_config(bundle.version)
         if before.config != config:
-            endpoint.go_to(config, alarms)
+            self._go_to(endpoint, config, alarms)
             after = self._settled(endpoint)
             if after.status != "InService" or after.config != config:
                 raise self._failed(endpoint, bundle.version, after)
         if reasons := self._differences(endpoint, bundle):
-            after = self._take_back(endpoint, bundle.version, before, config, alarms)
+            after = self._take_back(endpoint, bundle.version, before, config)
             said = f"Endpoint {endpoint.name} refused version {bundle.version} of {name}: {' '.join(reasons)} {after}"
             return PublishResult(name, bundle.version, "refused", said, self.url, reasons)
         put_scaling(endpoint.name, endpoint.shape)
         endpoint.tag(bundle.version, SERVED, utc_now())
         sentence = f"Version {bundle.version} of {name} serves at SageMaker endpoint {endpoint.name}."
         return PublishResult(name, bundle.version, "serving", sentence, self.url)
+
+    def _go_to(self, endpoint: SageMakerEndpoint, config: str, alarms: list[str]) -> None:
+        """Begin to bring the endpoint to a configuration. Raises CloudError that says what serves then."""
+        try:
+            endpoint.go_to(config, alarms)
+        except CloudError as error:
+            serves = _words(endpoint, endpoint.state())
+            raise CloudError(f"{error.message.rstrip('.')}. {serves}", error.hint, may_pass=error.may_pass) from error
 
     def _settled(self, endpoint: SageMakerEndpoint) -> EndpointState:
         """Wait until nothing is on its way, and tell how it stands meanwhile; return how it stands then."""
@@ -193,7 +211,8 @@ class SageMakerHost(EndpointHost):
                 return state
             if waited_s > self.timeout_s:
                 raise CloudError(
-                    f"Endpoint {endpoint.name} is still {state.status} after {waited_s:.0f} s. {_STAYS}",
+                    f"Endpoint {endpoint.name} is still {state.status} after {waited_s:.0f} s. "
+                    f"{_words(endpoint, state)}",
                     "SageMaker goes on, or back to the old version. Materialize the endpoint again to follow it.",
                 )
             time.sleep(self.poll_s)
@@ -201,12 +220,11 @@ class SageMakerHost(EndpointHost):
     def _failed(self, endpoint: SageMakerEndpoint, version: str, state: EndpointState) -> CloudError:
         """Return in words why an update did not arrive."""
         if state.status == "Failed":
-            endpoint.delete()  # it bills nothing, but it could never be updated
+            _end(endpoint)  # it bills nothing, but it could never be updated
         reason = state.reason or f"SageMaker gives no reason; the endpoint is {state.status or 'gone'}."
         hints = [hint for word, hint in _FAULTS if word in reason.lower()]
-        served = f"Version {endpoint.version_of(state.config)} goes on serving." if state.serves else "Nothing serves."
         return CloudError(
-            f"Endpoint {endpoint.name} could not be brought to version {version}: {reason} {served}",
+            f"Endpoint {endpoint.name} could not be brought to version {version}: {reason} {_words(endpoint, state)}",
             hints[0] if hints else f"Look at log group /aws/sagemaker/Endpoints/{endpoint.name} in CloudWatch.",
         )
 
@@ -222,24 +240,42 @@ class SageMakerHost(EndpointHost):
         check = check_golden(bundle.golden, [answer["predictions"] for answer in answers])
         return [] if check.passed else [check.description]
 
-    def _take_back(
-        self, endpoint: SageMakerEndpoint, version: str, before: EndpointState, config: str, alarms: list[str]
-    ) -> str:
-        """Let what served before serve again, a version that served all along included; return that in words."""
+    def _take_back(self, endpoint: SageMakerEndpoint, version: str, before: EndpointState, config: str) -> str:
+        """Let what served before serve again, a version that served all along included; return in words what serves.
+
+        Raises CloudError where the version that answers otherwise could not be taken back.
+        """
         back = before.config
         if back == config:
             if SERVED in endpoint.tags(version):
-                return "It served before, and goes on serving: look at it."
+                return f"It served before, and is left: look at it. {_words(endpoint, endpoint.state())}"
             others = (other for other in self._good(endpoint) if other != version)
             good = next(others, None)  # a kill came between its going live and its being asked
             back = endpoint.add_config(good) if good else ""
         endpoint.tag(version, EXCLUDED, REFUSED)
         if back:
-            endpoint.go_to(back, alarms)
+            self._go_to(endpoint, back, alarms=[])
         else:
-            endpoint.delete()
-        self._settled(endpoint)
-        return f"Version {endpoint.version_of(back)} goes on serving." if back else "Nothing serves."
+            _end(endpoint)
+        after = self._settled(endpoint)
+        if after.config != back:
+            text = f"Endpoint {endpoint.name} answers otherwise than version {version} did offline, and could not be "
+            text += f"taken back: {after.reason or f'it is {after.status}.'} {_words(endpoint, after)}"
+            raise CloudError(text, "Look at it in SageMaker; bigger-boat rollback NAME --version VERSION tries again.")
+        return _words(endpoint, after)
+
+
+def _words(endpoint: SageMakerEndpoint, state: EndpointState) -> str:
+    """Return in words what serves, as SageMaker says."""
+    if not state.serves:
+        return "Nothing serves."
+    return f"Version {endpoint.version_of(state.config) or f'of configuration {state.config}'} goes on serving."
+
+
+def _end(endpoint: SageMakerEndpoint) -> None:
+    """Delete an endpoint, with what scales it; its versions stay."""
+    remove_scaling(endpoint.name)
+    endpoint.delete()
 
 
 def _lineage(bundle: Bundle, address: str) -> dict[str, str]:

@@ -207,7 +207,7 @@ def test_a_container_that_does_not_start_leaves_the_old_one(serving):
     with pytest.raises(
         CloudError, match=f"did not pass the ping health check.*{serving.first.version} goes on"
     ) as error:
-        serving.host._switch(serving.host._endpoint(NAME), NAME, _added(serving, broken))
+        serving.host._switch(serving.host._endpoint(NAME), NAME, _added(serving, broken), [])
     assert "log group" in error.value.hint
     assert "golden.json" in serving.ends.logs[-1]
 
@@ -237,7 +237,7 @@ def test_an_alarm_leaves_the_old_one(serving):
 def test_a_quota_leaves_the_old_one(serving):
     with (
         serving.ends.here.refusing("sagemaker", "UpdateEndpoint", "ResourceLimitExceeded", 400),
-        pytest.raises(CloudError, match="what serves goes on serving: AWS answered ResourceLimitExceeded") as error,
+        pytest.raises(CloudError, match=r"AWS answered ResourceLimitExceeded.*goes on serving") as error,
     ):
         serving.host.publish(NAME, serving.bundle(OTHER).directory)
     assert "Service Quotas" in error.value.hint
