@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from batch_stand_in import BUCKET, REPOSITORY
+from iam_policies import Template
 from lambda_stand_in import Function, event, gateway, outputs_of_change_sets
 
 from bigger_boat.errors import CloudError, ServerError
@@ -23,6 +24,7 @@ from bigger_boat.resources.lambda_package import HANDLER, SOURCES, build_package
 from bigger_boat.resources.public_api import PublicApi
 from bigger_boat.resources.s3_storage import S3Storage
 from bigger_boat.resources.storage import Storage
+from bigger_boat.serving.contract import format_error
 from bigger_boat.serving.lambda_entry import _declined
 from bigger_boat.settings import Settings
 
@@ -54,6 +56,23 @@ def test_the_template_passes_the_linter():
     )
     assert linted.returncode == 0, linted.stdout
     assert f"Handler: {HANDLER}" in TEMPLATE.read_text()
+
+
+def test_what_api_gateway_answers_by_itself_follows_the_contract():
+    """Its own bodies are ``{"message": ...}``; a client that reads ours would find no error in them."""
+    made = Template(TEMPLATE).resources
+    ours = {name: each for name, each in made.items() if each["Type"] == "AWS::ApiGateway::GatewayResponse"}
+    assert set(ours) <= set(made["ApiDeployment"]["DependsOn"])  # a snapshot holds what was there before it
+    said = {}
+    for each in (response["Properties"] for response in ours.values()):
+        filled = each["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"why"')
+        body = json.loads(filled)
+        assert body == format_error(body["error"]["code"], body["error"]["message"])
+        said[each["ResponseType"]] = (each.get("StatusCode"), body["error"]["code"])
+    assert {"DEFAULT_4XX", "DEFAULT_5XX"} < set(said)
+    assert said["INVALID_API_KEY"] == ("401", "unauthorized")  # as the local server says it
+    assert said["MISSING_AUTHENTICATION_TOKEN"] == ("404", "not_found")  # its words for a path that is none
+    assert (said["BAD_REQUEST_BODY"][0], said["THROTTLED"][0]) == ("400", "429")
 
 
 @pytest.fixture
