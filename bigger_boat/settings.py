@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bigger_boat import clock
 from bigger_boat.errors import SettingsError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     collect_trust_time: bool = Field(False, description="whether collected events keep the time they name; else: ours")
     collect_rotate_s: float = Field(300, ge=1, description="after how long collected events reach the landing zone")
     automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
+    clock_file: Path | None = Field(None, description="file with the seconds by which the clock is apart")
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     alert_sns_topic: str = Field("", description="ARN of an SNS topic that is told the same; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
@@ -112,7 +114,7 @@ class Settings(BaseSettings):
     snowflake_port: int = Field(443, ge=1, le=65535, description="its port")
     snowflake_protocol: Literal["https", "http"] = Field("https", description="its protocol")
 
-    @field_validator("data_dir", "snowflake_private_key_path")
+    @field_validator("data_dir", "clock_file", "snowflake_private_key_path")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return (PROJECT_DIR / value.expanduser()).resolve() if value else None
@@ -162,7 +164,9 @@ class Settings(BaseSettings):
 @lru_cache
 def get_settings() -> Settings:
     """Return the settings of this process. Raises SettingsError that lists every unusable or unknown one."""
-    return load_settings()
+    settings = load_settings()
+    clock.follow(settings.clock_file)
+    return settings
 
 
 def load_settings(env_file: Path | None = PROJECT_DIR / ".env", *, complete: bool = True) -> Settings:

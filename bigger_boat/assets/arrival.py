@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import dagster as dg
 from dagster import AssetKey
 
+from bigger_boat import clock
 from bigger_boat.assets.common import readable_failures
 from bigger_boat.assets.raw import BROWSING
 from bigger_boat.assets.verdicts import DayVerdict, check_result, days_between, run_range, with_neighbours
@@ -73,7 +74,8 @@ def _days_of(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> tu
 def _findings(key: AssetKey, landing_zone: LandingZone, warehouse: Warehouse, days: Sequence[str]) -> Iterator[Finding]:
     index, examples = landing_zone.index(), _rejected_examples(landing_zone)
     if key == BROWSING:
-        yield arrives.days_have_arrived(index, days, daily_partitions.get_last_partition_key() or days[-1])
+        ended = daily_partitions.get_partition_keys(current_time=clock.utc_now())
+        yield arrives.days_have_arrived(index, days, ended[-1] if ended else days[-1])
         yield arrives.volume_is_usual(index, days)
         yield arrives.rejected_rows(index, days, examples, arrives.FEW_REJECTS)
         yield arrives.actions_are_known(index, days, examples)

@@ -5,12 +5,13 @@ rows are made and checked (``data/``).
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from bigger_boat import clock
 from bigger_boat.assets.common import ADDRESS_IO, DATA_OWNERS, SUMMARY, plot, readable_failures, specs_of
 from bigger_boat.assets.quality import blocking_checks, refuse_unless_days_passed
 from bigger_boat.assets.warehouse import day_groups
@@ -64,7 +65,7 @@ def intent_dataset(
             draft.path,
             name=INTENT,
             version=draft.version,
-            created_at=datetime.now(UTC),
+            created_at=clock.utc_now(),
             splits=splits,
             inputs=_data_versions(warehouse, "cart_sessions", splits),
             rows=rows,
@@ -104,7 +105,7 @@ def recommendation_dataset(
             draft.path,
             name=RECOMMENDATION,
             version=draft.version,
-            created_at=datetime.now(UTC),
+            created_at=clock.utc_now(),
             splits=splits,
             inputs=_data_versions(warehouse, "sessions", splits),
             rows=rows,

@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
+from bigger_boat import clock
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
-from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, SWEEP_TAG, TIMEOUT_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, SWEEP_TAG, TIMEOUT_TAG, interval_s
 from bigger_boat.automation.plan import Plan, make_plan
 from bigger_boat.automation.runner import ALIVE, command_that_runs
 from bigger_boat.data.landing_index import CATALOG, LandingIndex
@@ -186,14 +187,14 @@ def _days(count: int) -> str:
 @dg.sensor(
     name="arrival_sensor",
     asset_selection=dg.AssetSelection.groups("raw", "warehouse"),
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=interval_s(30),
     default_status=DEFAULT_STATUS,
     description="Makes the tables of exactly those days whose landed content changed, once the day has ended (UTC).",
 )
 def arrival_sensor(context: dg.SensorEvaluationContext, landing_zone: LandingZone) -> dg.SensorResult:
     """Each tick says what it did and why; the cursor holds what content was dealt with."""
     graph = context.repository_def.asset_graph
-    index, now = landing_zone.index(), datetime.now(UTC)
+    index, now = landing_zone.index(), clock.utc_now()
     by_day = dg.AssetSelection.groups("raw", "warehouse").resolve(graph)
 
     def plan_of(days: Sequence[str]) -> Plan:

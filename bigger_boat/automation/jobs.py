@@ -15,6 +15,14 @@ TIMEOUT_TAG = {"dagster/max_runtime": str(JOB_TIMEOUT_S)}
 DEFAULT_STATUS = dg.DefaultSensorStatus.RUNNING if get_settings().automation else dg.DefaultSensorStatus.STOPPED
 """Of the sensors, until somebody switches them in the web UI."""
 
+PLAYED_INTERVAL_S = 5
+
+
+def interval_s(usual_s: int) -> int:
+    """Return how long a sensor rests between ticks: on a played clock, which jumps, as long as the daemon itself."""
+    return PLAYED_INTERVAL_S if get_settings().clock_file else usual_s
+
+
 SWEEP_TAG = "bigger_boat/sweep"
 REASON_TAG = "bigger_boat/reason"
 """Of a run that nobody asked for by hand: why it was asked for."""

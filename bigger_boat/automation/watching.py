@@ -8,13 +8,14 @@ metrics whenever its events, or those of the day after, were made since.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 
+from bigger_boat import clock
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.arrival import unfinished_runs
-from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG, interval_s
 from bigger_boat.partitions import daily_partitions
 from bigger_boat.resources.prediction_logs import PredictionLogs
 from bigger_boat.settings import get_settings
@@ -120,7 +121,7 @@ def _words(days: Sequence[str]) -> str:
 @dg.sensor(
     name="watching_sensor",
     asset_selection=dg.AssetSelection.assets(LOG, METRICS),
-    minimum_interval_seconds=300,
+    minimum_interval_seconds=interval_s(300),
     default_status=DEFAULT_STATUS,
     description="Makes the log of each day once it is over, and its online metrics when its events are there.",
 )
@@ -133,7 +134,7 @@ def watching_sensor(context: dg.SensorEvaluationContext, prediction_logs: Predic
             for key in (LOG, METRICS, EVENTS)
         )
     )
-    ended = daily_partitions.get_partition_keys(current_time=datetime.now(UTC))
+    ended = daily_partitions.get_partition_keys(current_time=clock.utc_now())
     going = unfinished_runs(context.instance, get_settings().data_dir)
     watch = decide(prediction_logs.days(), ended, made, prediction_logs.fingerprint, going)
     context.log.info(watch.sentence)

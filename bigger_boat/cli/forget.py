@@ -3,12 +3,12 @@
 import shutil
 import sys
 import warnings
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from bigger_boat import clock
 from bigger_boat.cli.app import app
 from bigger_boat.cli.graph import run_graph
 from bigger_boat.cli.past import AS_OF
@@ -107,7 +107,7 @@ def _forget(settings: Settings, note: "Note") -> None:
             say(f"  {AS_OF}/{past.name} is removed: make it again with run --as-of {past.name}.")
         land_now(settings.collect_dir, settings.landing_dir)
         with ProgressLine() as progress:
-            gone = forget_sessions(settings.landing_dir, note.sessions, datetime.now(UTC), progress)
+            gone = forget_sessions(settings.landing_dir, note.sessions, clock.utc_now(), progress)
         say(f"  {sum(gone.rows.values()):,} rows of {gone.files} files left the landing zone.")
         _forget_answers(settings, note)
     made = _made_before()

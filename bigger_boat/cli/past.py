@@ -2,9 +2,10 @@
 
 from collections.abc import Set
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
+from bigger_boat import clock
 from bigger_boat.errors import SettingsError
 from bigger_boat.settings import Settings
 
@@ -40,7 +41,7 @@ def as_it_stood(settings: Settings, day: date) -> Past:
             "A past state is made in a folder of its own, which only the local profile can do.",
             "BIGGER_BOAT_PROFILE=local bigger-boat run --as-of DAY, on a machine that has the landing zone.",
         )
-    if day >= datetime.now(UTC).date():
+    if day >= clock.utc_now().date():
         raise SettingsError(f"{day} is not over yet (UTC).", "Name an earlier day, or run without --as-of.")
     return Past(day, settings.landing_dir, settings.data_dir / AS_OF / day.isoformat())
 

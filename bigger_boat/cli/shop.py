@@ -1,12 +1,13 @@
 """Commands about what a shop sends: making it up, landing it."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
+from bigger_boat import clock
 from bigger_boat.cli.app import STOPPED, Day, app
 from bigger_boat.errors import LandingError
 from bigger_boat.settings import Settings, get_settings
@@ -27,7 +28,7 @@ def simulate(
     from bigger_boat.data.simulator import SHOPS
     from bigger_boat.data.simulator import simulate as make_shop
 
-    last = end_date.date() if end_date else datetime.now(UTC).date() - timedelta(days=1)
+    last = end_date.date() if end_date else clock.utc_now().date() - timedelta(days=1)
     with ProgressLine() as progress:
         report = make_shop(
             out,
@@ -71,7 +72,7 @@ def land_shop(
             producer=producer,
             replace=replace,
             shift_weeks=shift,
-            now=datetime.now(UTC),
+            now=clock.utc_now(),
             progress=progress,
         )
     show_landing(report)
@@ -105,7 +106,7 @@ def replay(
     with TemporaryDirectory(prefix=".replay-", dir=settings.data_dir) as scratch, ProgressLine() as progress:
         root = Path(scratch) / "landing" if source else settings.landing_dir
         if source:
-            land_files(source, root, now=datetime.now(UTC), progress=progress)
+            land_files(source, root, now=clock.utc_now(), progress=progress)
         index = read_index(root)
         days = replaying.days_to_replay(index, first.date() if first else None, last.date() if last else None)
         total = replaying.rows_of(index, days)

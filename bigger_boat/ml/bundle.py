@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bigger_boat import clock
 from bigger_boat.data.durable import sync_directory
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import BundleError
@@ -93,7 +94,7 @@ def write_bundle(
     try:
         export(contents / SAVED_MODEL_DIRECTORY)
         _write_synced(contents / GOLDEN_FILE, _render(list(golden), GOLDEN_FILE))
-        version = _describe(contents, name, kind, info, now or datetime.now(UTC))
+        version = _describe(contents, name, kind, info, now or clock.utc_now())
         _write_archive(contents, temporary / ARCHIVE_FILE)
         target = root / version
         if not target.exists():

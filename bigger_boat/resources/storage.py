@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.types.dagster_type import DagsterTypeKind
 
+from bigger_boat import clock
 from bigger_boat.errors import DatasetError
 
 
@@ -56,7 +56,7 @@ class Storage(dg.ConfigurableResource, ABC):
 
         A published version is never written again: publishing an existing version raises FileExistsError.
         """
-        version = version or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        version = version or f"{clock.utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         address = f"{name}/{version}"
         target = Path(self.base_dir) / address
         path = target.with_name(f".draft-{os.getpid()}-{version}")

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bigger_boat import clock
 from bigger_boat.data.prediction_files import SHADOW, shadow_id
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.answered import Answered
@@ -96,7 +97,8 @@ class Shadows:
         if self._offer:
             latency_s = time.monotonic() - started
             name = shadow_id(request_id)
-            self._offer(Answered(name, SHADOW, endpoint, model, version, asked, predictions, latency_s, time.time()))
+            at_s = clock.timestamp()
+            self._offer(Answered(name, SHADOW, endpoint, model, version, asked, predictions, latency_s, at_s))
 
 
 def _first(prediction: Mapping[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import orjson
 
+from bigger_boat import clock
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.collected_event import Kept
 from bigger_boat.serving.spool import LAND_NOW, SEALED, Spool, bytes_in, line_of, read_segment, segments
@@ -189,7 +190,7 @@ class Collector:
     def _append(self, taken: _Waiting) -> None:
         error = None
         if not self._spool.size:
-            self._first_at = time.time()
+            self._first_at = clock.timestamp()
         try:
             self._spool.append(b"".join(taken.blocks))
         except OSError as fault:
@@ -217,7 +218,7 @@ class Collector:
         if is_asked:
             asked.unlink(missing_ok=True)
             self._land_again_at, self._retry_s = 0.0, _RETRY_S
-        now = time.time()
+        now = clock.timestamp()
         is_old = now - self._first_at >= self.options.rotate_s or now // _DAY_S > self._first_at // _DAY_S
         is_due = self._spool.size and (is_asked or is_old or self._spool.size >= self.options.rotate_bytes)
         self._complete(self._spool.seal if is_due else self._spool.complete)
@@ -238,7 +239,7 @@ class Collector:
             self._note_end(self._landing)
             self._landing = None
         if self._sealed_bytes and time.monotonic() >= self._land_again_at:
-            told = [str(self.options.directory), str(self.options.landing_dir)]
+            told = [str(self.options.directory), str(self.options.landing_dir), clock.utc_now().isoformat()]
             self._landing = subprocess.Popen(
                 [*_LANDING, *told], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )

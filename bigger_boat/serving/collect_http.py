@@ -6,7 +6,6 @@ Belongs here: requests and answers. Does not belong here: keeping events (``coll
 
 import asyncio
 import base64
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bigger_boat import clock
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.collect import Collector
 from bigger_boat.serving.collected_event import Judged, event_of_query, judge, parse_events
@@ -94,7 +94,7 @@ class CollectRoute:
         return self._judge(parse_events(body, self._collector.options.batch_events))
 
     def _judge(self, events: list[Any]) -> Judged:
-        return judge(events, int(time.time() * 1000), trust_time=self._collector.options.trust_time)
+        return judge(events, int(clock.timestamp() * 1000), trust_time=self._collector.options.trust_time)
 
 
 def _json(status: int, payload: dict[str, Any], headers: dict[str, str]) -> Response:

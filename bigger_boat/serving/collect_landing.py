@@ -1,7 +1,7 @@
 """Sealed segments of the spool become files of the landing zone, each event once.
 
-``python -m bigger_boat.serving.collect_landing COLLECT_DIR LANDING_DIR`` is what the server starts: a process of its
-own, so that answers do not wait for Arrow. What belongs elsewhere: when it is started (``collect.py``), the landing
+``python -m bigger_boat.serving.collect_landing COLLECT_DIR LANDING_DIR NOW`` is what the server starts: a process of
+its own, so that answers do not wait for Arrow. What belongs elsewhere: when it is started (``collect.py``), the landing
 zone's locks, files and commit (``data/landing_store.py``), what a row must look like (``data/source_rows.py``).
 
 An event that the landing zone holds already, on its day or the day before, is left out: a process that was killed
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from bigger_boat import clock
 from bigger_boat.data.landing import write_days
 from bigger_boat.data.landing_days import DaySpool
 from bigger_boat.data.landing_index import EVENT_TABLES, UNKNOWN_DAY, current_manifest, read_index
@@ -91,7 +92,7 @@ def land_now(directory: Path, root: Path, timeout_s: float = 60.0) -> bool:
             time.sleep(_POLL_S)
         else:
             Spool(directory).close()
-            land_sealed(directory, root, datetime.now(UTC))
+            land_sealed(directory, root, clock.utc_now())
     return True
 
 
@@ -198,9 +199,9 @@ class _KnownIds:
 
 
 def main() -> None:
-    directory, root = map(Path, sys.argv[1:3])
+    directory, root, now = sys.argv[1:4]
     os.nice(10)
-    print(json.dumps(vars(land_sealed(directory, root, datetime.now(UTC)))))
+    print(json.dumps(vars(land_sealed(Path(directory), Path(root), datetime.fromisoformat(now)))))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
+from bigger_boat import clock
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.collect import CollectOptions
@@ -227,7 +228,7 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
 def _answered(record: Record, seconds: float) -> Answered:
     asked, predictions = record.answered
     names = record.request_id, record.route, record.endpoint, record.model, record.version
-    return Answered(*names, asked, predictions, seconds, time.time())
+    return Answered(*names, asked, predictions, seconds, clock.timestamp())
 
 
 def _log(record: Record, method: str, status: int, seconds: float) -> None:

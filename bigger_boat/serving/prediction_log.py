@@ -19,6 +19,7 @@ from pathlib import Path
 
 import orjson
 
+from bigger_boat import clock
 from bigger_boat.data.prediction_files import (
     DROPPED,
     SPOOL,
@@ -64,7 +65,7 @@ class PredictionLog:
         limits: LogLimits = LogLimits(),
         on_written: Callable[[int], None] = lambda _count: None,
         on_dropped: Callable[[str, int], None] = lambda _why, _count: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = clock.timestamp,
     ):
         self._root = Path(root)
         self._limits = limits

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test fo
 from forked_cli import ForkedCli
 from whole_shop import Shop, cli, copy_shop, environment, make_source, start_cli
 
+from bigger_boat import clock
 from bigger_boat.data.landing import land
 from bigger_boat.demo import SELECTION
 from bigger_boat.resources import local_server
@@ -67,6 +68,16 @@ def live(snapshot, tmp_path_factory) -> Iterator[Shop]:
         local_server.stop(shop.settings.endpoints_dir)
         server.wait(30)
         shop.instance.dispose()
+
+
+@pytest.fixture
+def played_clock(tmp_path) -> Iterator[Path]:
+    """A file that says how far this process's clock is apart (``clock.set_to``); other processes follow by setting."""
+    file = tmp_path / "clock.txt"
+    clock.set_to(file, datetime.now(UTC))
+    clock.follow(file)
+    yield file
+    clock.follow(None)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from whole_shop import LAST_DAY, QUIET, Shop, cli
 
+from bigger_boat import clock
 from bigger_boat.automation import arrival
 from bigger_boat.automation.forgetting import files_naming
 from bigger_boat.data.landing import land
@@ -27,21 +28,11 @@ BATCH = 200
 NOW_MS = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
 
 
-class Clock(datetime):
-    """What time the sensor thinks it is."""
-
-    at: datetime
-
-    @classmethod
-    def now(cls, tz=None) -> datetime:
-        return cls.at
-
-
 class Story:
     """A shop whose events are collected day by day, and the arrival sensor, asked at moments of our choice."""
 
-    def __init__(self, shop: Shop):
-        self.shop, self.cursor = shop, None
+    def __init__(self, shop: Shop, clock_file: Path):
+        self.shop, self.cursor, self.clock_file = shop, None, clock_file
         self.zone = LandingZone(path=str(shop.settings.landing_dir))
         self.repository = shop.definitions.get_repository_def()
 
@@ -67,7 +58,7 @@ class Story:
 
     def tick(self, at: datetime) -> tuple[str, list[tuple[str, str]]]:
         """Ask the sensor; run what it asks for. Return its sentence and the ranges of days."""
-        Clock.at = at
+        clock.set_to(self.clock_file, at)
         context = dg.build_sensor_context(
             instance=self.shop.instance,
             cursor=self.cursor,
@@ -96,27 +87,28 @@ class Story:
 
 
 @pytest.mark.slow
-def test_a_day_is_made_after_its_midnight_and_no_event_is_lost_or_doubled(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(arrival, "datetime", Clock)
+def test_a_day_is_made_after_its_midnight_and_no_event_is_lost_or_doubled(tmp_path: Path, played_clock: Path):
     simulate(tmp_path / "source", sessions=250, days=DAYS, products=40, seed=3, end_date=LAST_DAY)
     land(tmp_path / "source", tmp_path / "source-landed", now=datetime(2026, 11, 1, tzinfo=UTC))
     land(tmp_path / "source/sku_to_content.csv", tmp_path / "shop/landing", now=datetime.now(UTC))
     shop = Shop(tmp_path / "shop")
-    story, made, sent = Story(shop), [], []
+    story, made, sent = Story(shop, played_clock), [], []
     for day in (LAST_DAY - timedelta(days=offset) for offset in reversed(range(DAYS))):
         events = list(events_of(tmp_path / "source-landed", [day.isoformat()]))
         again = [*events[:50], *sent[-50:]]  # of the day before, too, of which the server knows nothing after a restart
+        evening = datetime.combine(day, time(23, 59, 50), UTC)
+        clock.set_to(played_clock, evening)
         assert sum(story.collect(iter([*events, *again]))) == len(events) + len(again)
         sent += events
-        evening = datetime.combine(day, time(23, 58), UTC)
         assert story.tick(evening)[1] == []
-        midnight = datetime.combine(day + timedelta(days=1), time(0, 1), UTC)
+        midnight = datetime.combine(day + timedelta(days=1), time(0, 0), UTC)
         sentence, ranges = story.tick(midnight)
         assert ranges == []
         assert f"{day} " in sentence
-        _, ranges = story.tick(midnight + timedelta(minutes=11))  # it landed "in the future": the longest wait
+        assert "waits until nothing has changed for 30 s" in sentence
+        _, ranges = story.tick(midnight + timedelta(minutes=1))
         made.append(ranges)
-        sentence, ranges = story.tick(midnight + timedelta(minutes=12))
+        sentence, ranges = story.tick(midnight + timedelta(minutes=2))
         assert (sentence.startswith(f"Nothing new: {len(made)} day"), ranges) == (True, [])
     days = [(LAST_DAY - timedelta(days=offset)).isoformat() for offset in reversed(range(DAYS))]
     assert made == [[(max(days[0], _before(last)), last)] for last in days]
