@@ -13,11 +13,15 @@ from bigger_boat.data.vocabulary import ACTIONS, ENDPOINTS
 from bigger_boat.resources.warehouse import WAREHOUSE_POOL, Warehouse
 
 LARGEST_PSI, MEASURED_TO, MEASURED_AGAINST = "largest_psi", "measured_to", "measured_against"
+PSI_BY_WINDOW = "psi_by_window"
+"""Metadata key that the retraining sensor reads: the largest PSI against each serving window, by its last day."""
 SOME, GREAT = 0.1, 0.25
 
 LENGTHS = (1, 2, 4, 8, 16, 32)
 GAPS_S = (1, 5, 15, 60, 300, 1800)
 TOP_PRODUCTS = 50
+
+_Counts = dict[str, dict[str, int]]
 
 
 @dg.asset(
@@ -29,22 +33,23 @@ TOP_PRODUCTS = 50
     code_version="1",
 )
 def drift_report(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
-    """Actions, lengths, gaps and products of the days since the serving models' window, held against that window."""
+    """Actions, lengths, gaps and products of the days since the serving models' windows, held against these.
+
+    Endpoints that were fitted on other days (one was refused, or rolled back) have windows of their own: the table and
+    the picture are of the oldest.
+    """
     with readable_failures():
-        window = serving_window(context.instance)
+        windows = serving_windows(context.instance)
         last = _last_day(warehouse)
-        if window is None or last is None or last <= window["last"]:
-            reason = "No model serves yet" if window is None else "No day has come since the serving models' window"
+        behind = [window for window in windows if last and last > window["last"]]
+        if not behind:
+            reason = "No day has come since the serving models' window" if windows else "No model serves yet"
             metadata = {SUMMARY: f"{reason}: nothing to compare.", LARGEST_PSI: 0.0, MEASURED_TO: last or ""}
-            return dg.MaterializeResult(metadata={**metadata, MEASURED_AGAINST: (window or {}).get("last", "")})
-        then, now = (
-            _counts(warehouse, window["first"], window["last"]),
-            _counts(warehouse, _after(window["last"]), last),
-        )
-    top = set(sorted(then["products"], key=lambda sku: (-then["products"][sku], sku))[:TOP_PRODUCTS])
-    for counts in (then, now):
-        counts["products"] = grouped(counts["products"], top)
-    drifts = [drift(name, then[name], now[name]) for name in then]
+            return dg.MaterializeResult(metadata={**metadata, MEASURED_AGAINST: windows[0]["last"] if windows else ""})
+        sides = {window["last"]: _sides(warehouse, window, last) for window in behind}
+    by_window = {until: [drift(name, then[name], now[name]) for name in then] for until, (then, now) in sides.items()}
+    window, drifts = behind[0], by_window[behind[0]["last"]]
+    then, now = sides[window["last"]]
     largest = max(drifts, key=lambda one: one.psi)
     summary = f"{_word(largest.psi)}: PSI of {largest.name} {largest.psi:.3f}, {window['last']} to {last}"
     metadata = {
@@ -52,20 +57,31 @@ def drift_report(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.
         LARGEST_PSI: largest.psi,
         MEASURED_TO: last,
         MEASURED_AGAINST: window["last"],
+        PSI_BY_WINDOW: dg.MetadataValue.json(
+            {until: max(one.psi for one in all_) for until, all_ in by_window.items()}
+        ),
         "drift": table([_row(one) for one in drifts]),
         "shares": plot(_picture(then, now)),
     }
     return dg.MaterializeResult(metadata=metadata)
 
 
-def serving_window(instance: dg.DagsterInstance) -> Mapping[str, str] | None:
-    """Return the days (first, last) behind the endpoint that was fitted longest ago; None where none serves."""
-    windows = []
-    for endpoint in ENDPOINTS:
-        event = serving_event(instance, endpoint)
-        window = event.metadata.get(WINDOW) if event else None
-        windows += [window.value] if window else []
-    return min(windows, key=lambda window: window["last"], default=None)
+def serving_windows(instance: dg.DagsterInstance) -> list[Mapping[str, str]]:
+    """Return the days (first, last) that serving versions were fitted on, by their last day; the oldest first."""
+    told = [serving_event(instance, endpoint) for endpoint in ENDPOINTS]
+    windows = [one.metadata[WINDOW].value for one in told if one and WINDOW in one.metadata]
+    by_last_day = {window["last"]: window for window in windows}
+    return [by_last_day[last] for last in sorted(by_last_day)]
+
+
+def _sides(warehouse: Warehouse, window: Mapping[str, str], last: str) -> tuple[_Counts, _Counts]:
+    """Return the counts of a window, and of the days after it; of products the window's most frequent, and others."""
+    then = _counts(warehouse, window["first"], window["last"])
+    now = _counts(warehouse, _after(window["last"]), last)
+    top = set(sorted(then["products"], key=lambda sku: (-then["products"][sku], sku))[:TOP_PRODUCTS])
+    for counts in (then, now):
+        counts["products"] = grouped(counts["products"], top)
+    return then, now
 
 
 def _last_day(warehouse: Warehouse) -> str | None:
@@ -74,7 +90,7 @@ def _last_day(warehouse: Warehouse) -> str | None:
     return last.isoformat() if last else None
 
 
-def _counts(warehouse: Warehouse, first: str, last: str) -> dict[str, dict[str, int]]:
+def _counts(warehouse: Warehouse, first: str, last: str) -> _Counts:
     """Return per variable the counts by category in these days."""
     days = f"between date '{first}' and date '{last}'"
     gap = "duration_s / (event_count - 1)"

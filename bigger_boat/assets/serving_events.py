@@ -6,6 +6,7 @@ What belongs elsewhere: what really serves (``resources/endpoint_host.py``), who
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import dagster as dg
 
@@ -14,7 +15,7 @@ EVENTS_LOOKED_AT = 50
 
 @dataclass(frozen=True)
 class ServingEvent:
-    """The last event that let a version serve; ``deployed_*``: of that version's deployment (record, s since 1970)."""
+    """The last event that let a version serve; ``deployed_*``: of its version (record, s since 1970)."""
 
     version: str
     metadata: Mapping[str, dg.MetadataValue]
@@ -38,4 +39,13 @@ def serving_event(instance: dg.DagsterInstance, endpoint: str) -> ServingEvent |
         r for r in deployed if getattr(r.asset_materialization.metadata.get("version"), "value", "") == version
     )
     deployment = next(deployments, last)
-    return ServingEvent(str(version), metadata, deployment.storage_id, deployment.timestamp)
+    return ServingEvent(str(version), metadata, deployment.storage_id, _since(deployment))
+
+
+def _since(deployment: dg.EventLogRecord) -> float:
+    """Return since when a deployed version serves: as the server said, where none was up when it was deployed."""
+    event = deployment.asset_materialization or deployment.asset_observation
+    try:
+        return datetime.fromisoformat(str(event.metadata["since"].value)).timestamp()  # type: ignore[union-attr]
+    except (KeyError, ValueError):
+        return deployment.timestamp

@@ -14,12 +14,13 @@ from typing import Any
 
 import dagster as dg
 
+from bigger_boat import clock
 from bigger_boat.assets.common import WINDOW
 from bigger_boat.assets.live import DECLINES, SCORE_PSI
-from bigger_boat.assets.monitoring import GREAT, LARGEST_PSI, MEASURED_AGAINST, MEASURED_TO
+from bigger_boat.assets.monitoring import GREAT, MEASURED_TO, PSI_BY_WINDOW
 from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.automation.arrival import unfinished_runs
-from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG, interval_s
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.online_decline import FIRST_DAYS, Decline
 from bigger_boat.settings import get_settings
@@ -244,9 +245,9 @@ def _serving(instance: dg.DagsterInstance, model: str) -> tuple[Serving | None, 
 def _psi(instance: dg.DagsterInstance, serving: Serving, newest_day: str) -> float | None:
     event = instance.get_latest_materialization_event(DRIFT)
     metadata = event.asset_materialization.metadata if event else {}
-    told = {name: metadata[name].value for name in (LARGEST_PSI, MEASURED_TO, MEASURED_AGAINST) if name in metadata}
-    is_of_this = told.get(MEASURED_AGAINST) == serving.last and told.get(MEASURED_TO) == newest_day
-    return float(told[LARGEST_PSI]) if is_of_this else None
+    if PSI_BY_WINDOW not in metadata or metadata[MEASURED_TO].value != newest_day:
+        return None
+    return metadata[PSI_BY_WINDOW].value.get(serving.last)
 
 
 def drift_is_asked_for(seen: Sequence[Evidence]) -> bool:
@@ -257,14 +258,14 @@ def drift_is_asked_for(seen: Sequence[Evidence]) -> bool:
 @dg.sensor(
     name="retraining_sensor",
     asset_selection=dg.AssetSelection.groups(*GROUPS, "monitoring"),
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=interval_s(60),
     default_status=DEFAULT_STATUS,
     description="Trains a model again when enough days came or changed, when data or scores moved, when answers became "
     "worse, or when it is old. The gate decides whether the new one serves.",
 )
 def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Each tick says why, per model; the cursor holds what was asked for last."""
-    instance, now, memory = context.instance, datetime.now(UTC), Memory.from_cursor(context.cursor)
+    instance, now, memory = context.instance, clock.utc_now(), Memory.from_cursor(context.cursor)
     if going := unfinished_runs(instance, get_settings().data_dir):
         return _skip(context, memory, f"Waits for {going[0]}.")
     made = session_days(instance)

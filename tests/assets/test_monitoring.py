@@ -33,11 +33,11 @@ def make_sessions(path, days: int, changed_from: int, changed: str = "") -> None
             connection.execute(f"create table {name} as select * from rows")
 
 
-def report(path, serving: bool = True) -> dict:
+def report(path, serving: bool = True, intent_until: str = WINDOW["last"]) -> dict:
     with dg.DagsterInstance.ephemeral() as instance:
         if serving:
-            for endpoint in ("intent_endpoint", "recommendation_endpoint"):
-                metadata = {"window": WINDOW, "version": "v1"}
+            for endpoint, last in (("intent_endpoint", intent_until), ("recommendation_endpoint", WINDOW["last"])):
+                metadata = {"window": {**WINDOW, "last": last}, "version": "v1"}
                 instance.report_runless_asset_event(dg.AssetMaterialization(endpoint, metadata=metadata))
         sessions = dg.AssetSpec("sessions")
         result = dg.materialize(
@@ -74,6 +74,17 @@ def test_half_the_sessions_longer_by_hand(tmp_path):
     path = str(tmp_path / "warehouse.duckdb")
     make_sessions(path, 15, 10, "lengths")
     assert report(path)["largest_psi"] == pytest.approx(0.34657 + 4.25774 - 0.003, abs=1e-3)
+
+
+def test_endpoints_fitted_on_other_days_are_measured_each_against_its_own(tmp_path):
+    path = str(tmp_path / "warehouse.duckdb")
+    make_sessions(path, 15, 10, "lengths")
+    told = report(path, intent_until="2026-11-13")
+    assert told["measured_against"] == WINDOW["last"]
+    # 150 of 1,300 sessions are long, then 100 of 200: .38462 (ln(.5 / .88462) and ln(.5 / .11538)), less 1/1300 + 1/200
+    by_hand = 0.38462 * (0.57054 + 1.46634) - 0.00577
+    by_window = {WINDOW["last"]: told["largest_psi"], "2026-11-13": pytest.approx(by_hand, abs=1e-4)}
+    assert told["psi_by_window"] == by_window
 
 
 def test_nothing_to_compare(tmp_path):

@@ -148,13 +148,22 @@ def test_only_a_drift_report_that_holds_the_newest_day_and_this_window_counts(in
         report(instance, "sessions", day)
     report(instance, "intent_dataset")
     report(instance, "intent_endpoint", window={"first": "2026-11-01", "last": "2026-11-06", "count": 6}, version="v1")
-    told = {"largest_psi": 0.31, "measured_to": "2026-11-10", "measured_against": "2026-11-06"}
+    told = {"psi_by_window": {"2026-11-03": 0.5, "2026-11-06": 0.31}, "measured_to": "2026-11-10"}
     report(instance, "drift_report", **told)
     assert gather(instance, "intent", session_days(instance)).psi == 0.31
     report(instance, "sessions", "2026-11-11")
     assert gather(instance, "intent", session_days(instance)).psi is None
-    report(instance, "drift_report", **{**told, "measured_to": "2026-11-11", "measured_against": "2026-11-02"})
+    report(instance, "drift_report", psi_by_window={"2026-11-02": 0.5}, measured_to="2026-11-11")
     assert gather(instance, "intent", session_days(instance)).psi is None
+
+
+def test_a_version_serves_since_the_server_says_so(instance):
+    report(instance, "sessions", "2026-11-01")
+    window = {"first": "2026-11-01", "last": "2026-11-05", "count": 5}
+    for since in ("2026-11-20T09:00:00.000+00:00", "not loaded yet: no server is up"):
+        report(instance, "intent_endpoint", window=window, version="v1", since=since)
+        serving = gather(instance, "intent", session_days(instance)).serving
+        assert (serving.since == NOW.timestamp()) == since.startswith("2026"), since
 
 
 def test_what_the_last_logged_day_says_of_the_serving_version_is_evidence(instance):
