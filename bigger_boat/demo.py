@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from bigger_boat.console import heading, say
 from bigger_boat.data.landing_index import read_index
 from bigger_boat.errors import ServerError
 from bigger_boat.resources import local_server
+from bigger_boat.serving.published import was_killed
 from bigger_boat.settings import PROJECT_DIR, Settings
 
 SHOP = {"sessions": 27_000, "days": 28, "products": 2_000, "seed": 1}
@@ -28,6 +30,8 @@ SELECTION = "not (lstm_recommender or prodb_recommender or hybrid_recommender)"
 
 RESTARTS, RESTARTS_WITHIN_S = 5, 600
 """How often within a while the web UI is started again when one of its processes was killed."""
+LOOKED_AFTER_S, TRIED_AGAIN_S = 0.5, 30.0
+"""How often ``up`` looks whether the endpoint's server was killed, and how long it waits where it does not start."""
 
 ACTIONS = "start,view,detail,add,view,end"
 SUMMARY_FILE = "summary.md"
@@ -85,16 +89,35 @@ def up(settings: Settings, before_start: Callable[[], object]) -> None:
     """Run the web UI (with its daemon) until Ctrl-C, and the endpoint beside it.
 
     Where one of the web UI's processes is killed, the others end, too, and it is started again. ``before_start`` ends
-    what is left of runs. Raises ServerError if that happens more than ``RESTARTS`` times within a while.
+    what is left of runs. Raises ServerError if that happens more than ``RESTARTS`` times within a while. The endpoint's
+    server is started again as often as it is killed; one that somebody stopped stays so.
     """
     say(f"  Endpoint {local_server.ensure_running(settings)}")
     say(f"  Web UI   http://127.0.0.1:{settings.ui_port}  (Ctrl-C stops both)")
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(settings.ui_port)]
     command += ["-w", str(PROJECT_DIR / "workspace.yaml")]
+    over = threading.Event()
+    watch = threading.Thread(target=_keep_answering, args=(settings, over), daemon=True)
+    watch.start()
     try:
         _keep_running(command, before_start)
     finally:
+        over.set()
+        watch.join()
         local_server.stop(settings.endpoints_dir)
+
+
+def _keep_answering(settings: Settings, over: threading.Event) -> None:
+    """Start the endpoint's server again where it was killed, until ``over``."""
+    rest_s = LOOKED_AFTER_S
+    while not over.wait(rest_s):
+        rest_s = LOOKED_AFTER_S
+        if was_killed(settings.endpoints_dir):
+            try:
+                say(f"  [yellow]The endpoint was killed[/yellow]; again: {local_server.ensure_running(settings)}")
+            except ServerError as error:
+                say(f"  [red]The endpoint does not start again:[/red] {escape(error.message)}")
+                rest_s = TRIED_AGAIN_S
 
 
 def _keep_running(command: list[str], before_start: Callable[[], object]) -> None:

@@ -19,9 +19,10 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from bigger_boat import clock
 
 REFUSED = "refused"
 ROLLED_BACK = "rolled back"
@@ -185,6 +186,11 @@ def server_kept_away(root: Path) -> Iterator[bool]:
         yield is_away
 
 
+def was_killed(root: Path) -> bool:
+    """Whether this directory's server ended without a word: one that is stopped takes its record away."""
+    return read_json(Path(root) / "server.json") is not None and read_server(root) is None
+
+
 def read_json(path: Path) -> Any | None:
     """Return the content of a small file, None if it is not there or not readable."""
     try:
@@ -211,4 +217,4 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return clock.utc_now().isoformat(timespec="milliseconds")
