@@ -1,24 +1,21 @@
-"""What every next-item network shares, as a Keras model: item vectors, and the loss over all or sampled products.
+"""What every next-item network shares, as a Keras model: items as logits, and the loss over all or sampled products.
 
 Keras operations only, so that any backend trains it. Input and output share the item vectors (GRU4Rec; Hidasi and
 Karatzoglou 2018), and sampled losses are corrected for popularity (log-q; Bengio and Senecal 2008).
-What belongs elsewhere: what happens between the vectors of a session and the query (a body: ``lstm_network.py``,
-``prodb_network.py``), batches and epochs (``sequence_training.py``), what is learned as arrays (one model per file).
+What belongs elsewhere: the vectors (``item_vectors.py``), what happens between the vectors of a session and the query
+(a body: ``lstm_network.py``, ``prodb_network.py``), losses of logits (``item_losses.py``), batches and epochs
+(``sequence_training.py``), what is learned as arrays (one model per file).
 """
 
 import numpy as np
 
 from bigger_boat.ml.catalogue import Catalogue
+from bigger_boat.ml.item_losses import Returns, Sample, full_loss, sampled_loss
+from bigger_boat.ml.item_vectors import build_item_vectors, started
 from bigger_boat.ml.repeats import REPEAT_CLASSES
-
-IMPOSSIBLE = -1e9
-"""The logit of what may not be an answer."""
 
 REPEAT_SCALE = 10.0
 """A logit for coming back is learned as so many times a weight: it has further to go than the others."""
-
-SMALLEST_SUM = 1e-6
-"""What rounding may leave of a sum of probabilities."""
 
 
 def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue, config, body, *, repeats=False):
@@ -39,102 +36,57 @@ def build_item_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catal
         def __init__(self):
             super().__init__()
             self.trained = int((counts > 0).sum())
-            self.sampled = self.trained > config.full_softmax_up_to
-            self.described = not catalogue.empty
-            dim = vectors.shape[1]
-            self.table = self._table("table", vectors)
-            log_shares = np.log(np.maximum(counts, 0.5) / counts.sum())
-            self.bias = self._table("bias", (log_shares - log_shares.max()).astype(np.float32))
-            if self.described:
-                self.has_row = ops.convert_to_tensor((counts > 0).astype(np.float32)[:, None])
-                self.category_ids = ops.convert_to_tensor(catalogue.categories)
-                self.price_ids = ops.convert_to_tensor(catalogue.prices)
-                self.features = ops.convert_to_tensor(catalogue.vectors)
-                self.category = self._table("category", np.zeros((catalogue.categories.max() + 1, dim), np.float32))
-                self.price = self._table("price", np.zeros((catalogue.prices.max() + 1, dim), np.float32))
-                if catalogue.vectors.shape[1]:
-                    zeros = np.zeros((catalogue.vectors.shape[1], dim), np.float32)
-                    self.feature_map = self._table("feature_map", zeros)
+            self.item_vectors = build_item_vectors(vectors, counts, catalogue, config)
+            self.bias = started(self, "bias", _log_shares(counts))
             if repeats:
-                self.repeats = self._table("repeats", np.zeros(REPEAT_CLASSES, np.float32))
-            self.seeds = keras.random.SeedGenerator(config.seed)
+                self.repeats = started(self, "repeats", np.zeros(REPEAT_CLASSES, np.float32))
             self.body = body
             self.built = True
 
-        def _table(self, name, values):
-            weight = self.add_weight(shape=values.shape, initializer="zeros", name=name)
-            weight.assign(values)
-            return weight
-
-        def item_vectors(self, rows, training=False):
-            """Return (..., D) of rows: the product's own part, which training drops at random, and its catalogue's."""
-            own = ops.take(self.table, rows, axis=0)
-            if not self.described:
-                return own
-            kept = ops.take(self.has_row, rows, axis=0)
-            if training and config.forget_items:
-                kept = kept * ops.cast(
-                    keras.random.uniform(ops.shape(kept), seed=self.seeds) > config.forget_items, "float32"
-                )
-            described = ops.take(self.category, ops.take(self.category_ids, rows), axis=0)
-            described += ops.take(self.price, ops.take(self.price_ids, rows), axis=0)
-            if catalogue.vectors.shape[1]:
-                described += ops.matmul(ops.take(self.features, rows, axis=0), self.feature_map)
-            return own * kept + described
-
         def queries(self, inputs, training=False):
             """Return float32 (B, T, D): what is looked for at each place of ``inputs["rows"]`` (B, T)."""
-            vectors = self.item_vectors(ops.maximum(inputs["rows"], 0), training)
+            vectors = self.item_vectors(ops.maximum(inputs["rows"], 0), training=training)
             return self.body(vectors, inputs, training=training)
 
         def call(self, inputs, training=False):
             targets = inputs["targets"]
             queries = self.queries(inputs, training)
-            losses = (self._sampled if self.sampled else self._full)(queries, ops.maximum(targets, 0), inputs, training)
-            return losses * ops.cast(targets >= 0, "float32")
+            loss = self._sampled if self.trained > config.full_softmax_up_to else self._full
+            return loss(queries, ops.maximum(targets, 0), inputs, training) * ops.cast(targets >= 0, "float32")
 
         def _full(self, queries, targets, inputs, training):
-            candidates = self.item_vectors(ops.arange(self.trained), training)
+            candidates = self.item_vectors(ops.arange(self.trained), training=training)
             logits = ops.matmul(queries, ops.transpose(candidates)) + self.bias[: self.trained]
-            wanted = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-            total = ops.logsumexp(logits, axis=-1)
-            if not repeats:
-                return total - wanted
-            plain, seen, of_target = self._seen(queries, targets, inputs, training)
-            more = ops.exp(seen - total[..., None]) - ops.exp(plain - total[..., None])
-            total += ops.log(ops.maximum(1 + ops.sum(more, axis=-1), SMALLEST_SUM))
-            return total - wanted - of_target
+            return full_loss(logits, targets, self._returns(inputs))
 
         def _sampled(self, queries, targets, inputs, training):
             rows = inputs["sampled"]
-            logits = ops.matmul(queries, ops.transpose(self.item_vectors(rows, training)))
-            logits += ops.take(self.bias, rows) - inputs["log_expected"]
-            logits = ops.where(rows[None, None, :] == targets[..., None], IMPOSSIBLE, logits)
-            wanted = ops.sum(queries * self.item_vectors(targets, training), axis=-1)
-            wanted += ops.take(self.bias, targets)  # always among the candidates, so nothing to correct
-            if repeats:
-                _, seen, of_target = self._seen(queries, targets, inputs, training)
-                wanted += of_target
-                held = ops.cast(inputs["seen"] >= 0, "float32")
-                same = ops.cast(inputs["rows"][:, :, None] == rows[None, None, :], "float32")
-                logits = ops.where(ops.matmul(held, same) > 0, IMPOSSIBLE, logits)  # what was seen is among them, too
-                seen = ops.where(inputs["rows"][:, None, :] == targets[..., None], IMPOSSIBLE, seen)
-                logits = ops.concatenate([logits, seen], axis=-1)
-            return ops.logsumexp(ops.concatenate([wanted[..., None], logits], axis=-1), axis=-1) - wanted
+            logits = ops.matmul(queries, ops.transpose(self.item_vectors(rows, training=training)))
+            sample = Sample(rows, logits + ops.take(self.bias, rows) - inputs["log_expected"])
+            # the target is always among the candidates, so nothing is to be corrected
+            wanted = ops.sum(queries * self.item_vectors(targets, training=training), axis=-1)
+            wanted += ops.take(self.bias, targets)
+            returns = self._returns(inputs)
+            if returns is None:
+                return sampled_loss(wanted, targets, sample)
+            session = ops.einsum("btd,bsd->bts", queries, self.item_vectors(returns.rows, training=training))
+            session += ops.take(self.bias, returns.rows)[:, None, :]
+            return sampled_loss(wanted, targets, sample, returns, session)
 
-        def _seen(self, queries, targets, inputs, training):
-            """Return the logits (B, T, S) of the session's items without and with what a return is worth, and what it
-            is worth for the target (B, T); ``IMPOSSIBLE`` and 0 where it was not seen."""
-            rows, classes = ops.maximum(inputs["rows"], 0), inputs["seen"]
-            vectors = self.item_vectors(rows, training)
-            logits = ops.einsum("btd,bsd->bts", queries, vectors) + ops.take(self.bias, rows)[:, None, :]
-            worth = REPEAT_SCALE * ops.take(self.repeats, ops.maximum(classes, 0))
-            held = classes >= 0
-            hit = ops.cast(held & (rows[:, None, :] == targets[..., None]), "float32")
-            plain, worthy = (ops.where(held, each, IMPOSSIBLE) for each in (logits, logits + worth))
-            return plain, worthy, ops.sum(hit * worth, axis=-1)
+        def _returns(self, inputs):
+            if not repeats:
+                return None
+            held = inputs["seen"] >= 0
+            worth = REPEAT_SCALE * ops.take(self.repeats, ops.maximum(inputs["seen"], 0))
+            return Returns(ops.maximum(inputs["rows"], 0), held, worth * ops.cast(held, "float32"))
 
     return NextItem()
+
+
+def _log_shares(counts: np.ndarray) -> np.ndarray:
+    """Return how popular each product is, in logits, the most popular at 0."""
+    logs = np.log(np.maximum(counts, 0.5) / counts.sum())
+    return (logs - logs.max()).astype(np.float32)
 
 
 def learned_items(network, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,10 +94,3 @@ def learned_items(network, count: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.arange(count, dtype=np.int32)
     vectors = np.concatenate([np.asarray(network.item_vectors(part)) for part in np.array_split(rows, 8)])
     return vectors, np.array(network.bias.value)
-
-
-def mean_loss(mask, losses):
-    """Return the mean of ``losses`` (B, T) over the targets that ``mask`` (B, T) counts."""
-    from keras import ops
-
-    return ops.sum(losses) / ops.maximum(ops.sum(mask), 1.0)

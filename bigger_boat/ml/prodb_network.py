@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bigger_boat.ml.catalogue import Catalogue
-from bigger_boat.ml.item_network import IMPOSSIBLE, build_item_network
+from bigger_boat.ml.item_losses import IMPOSSIBLE
+from bigger_boat.ml.item_network import build_item_network
 
 HIDDEN_ROW = -2
 """The row of an item that has to be guessed."""

@@ -107,7 +107,7 @@ def train(
     """
     import keras
 
-    from bigger_boat.ml.item_network import mean_loss
+    from bigger_boat.ml.item_losses import mean_loss
 
     optimizer = keras.optimizers.Adam(config.learning_rate, clipnorm=5.0)
     network.compile(optimizer=optimizer, loss=mean_loss)

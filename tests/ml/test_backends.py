@@ -7,7 +7,8 @@ import pytest
 
 import bigger_boat.ml
 
-BODIES = sorted(Path(bigger_boat.ml.__file__).parent.glob("*_network.py"))
+FOLDER = Path(bigger_boat.ml.__file__).parent
+BODIES = sorted([*FOLDER.glob("*_network.py"), FOLDER / "item_vectors.py", FOLDER / "item_losses.py"])
 BACKENDS = {"tensorflow", "torch", "jax"}
 
 
