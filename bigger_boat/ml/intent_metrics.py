@@ -70,11 +70,17 @@ def pr_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean negative log likelihood in nats; probabilities are kept 1e-7 away from 0 and 1. NaN without rows."""
-    labels, weights = np.asarray(labels, dtype=bool), _weights(labels, weights)
+    weights = _weights(labels, weights)
     if weights.sum() == 0:
         return float("nan")
-    likely = np.clip(np.where(labels, probabilities, 1 - np.asarray(probabilities)), _SMALLEST_PROBABILITY, 1.0)
-    return float(-(weights * np.log(likely)).sum() / weights.sum())
+    return float((weights * log_losses(labels, probabilities)).sum() / weights.sum())
+
+
+def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the negative log likelihood of each row in nats, float64 (N,), as ``log_loss`` averages it."""
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    likely = np.where(np.asarray(labels, dtype=bool), probabilities, 1 - probabilities)
+    return -np.log(np.clip(likely, _SMALLEST_PROBABILITY, 1.0))
 
 
 def calibration_curve(

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from bigger_boat.data.vocabulary import ITEM_ACTIONS
-from bigger_boat.ml.intent_metrics import auc, log_loss
+from bigger_boat.ml.intent_metrics import auc, log_losses
 from bigger_boat.ml.intervals import Interval, mean_interval
 from bigger_boat.ml.metrics import hits, reciprocal_ranks, target_ranks
 from bigger_boat.ml.online_decline import FEWEST_SESSIONS, STANDARD_ERRORS
@@ -153,10 +153,9 @@ def intent_metrics(outcomes: pl.DataFrame, offline: Mapping[str, Mapping[str, fl
     for version, rows in _by_version(outcomes):
         told, probabilities = offline.get(version, {}), rows["purchase_probability"].to_numpy()
         labels = rows["purchased"].to_numpy()
-        losses = np.array([log_loss(np.array([y]), np.array([p])) for y, p in zip(labels, probabilities, strict=True)])
         found += _metric("intent", version, PREDICTED, probabilities, rows, None)
         found += _metric("intent", version, PURCHASED, labels.astype(float), rows, None)
-        found += _metric("intent", version, LOG_LOSS, losses, rows, told.get("log_loss"))
+        found += _metric("intent", version, LOG_LOSS, log_losses(labels, probabilities), rows, told.get("log_loss"))
         value = auc(labels, probabilities)
         if np.isfinite(value):
             counts = len(rows), rows["session"].n_unique()

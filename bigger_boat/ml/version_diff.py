@@ -13,6 +13,7 @@ import numpy as np
 from bigger_boat.errors import BundleError
 from bigger_boat.ml.bundle import Bundle
 from bigger_boat.ml.golden import Event
+from bigger_boat.ml.intent_metrics import log_losses
 from bigger_boat.ml.intervals import mean_interval
 
 MOVED = 0.05
@@ -126,7 +127,7 @@ def _rankings(
     firsts = [(_first(a), _first(b)) for a, b in zip(old, new, strict=True)]
     changed = np.array([a != b for a, b in firsts], dtype=bool)
     examples = [
-        {"session": in_words(questions[row].events), "before": firsts[row][0], "after": firsts[row][1]}
+        {"session": in_words(questions[row].events), **_shown_apart(*firsts[row])}
         for row in np.flatnonzero(changed)[:EXAMPLES]
     ]
     known = [row for row, question in enumerate(questions) if question.truth is not None]
@@ -136,7 +137,14 @@ def _rankings(
 
 
 def _first(answer: Mapping[str, Any]) -> str:
-    return _short(answer["skus"][0]) if answer["skus"] else ABSENT
+    return answer["skus"][0] if answer["skus"] else ABSENT
+
+
+def _shown_apart(before: str, after: str) -> Row:
+    """Return two SKUs that differ, cut short where that still shows it."""
+    cut = _short(before), _short(after)
+    before, after = cut if cut[0] != cut[1] else (before, after)
+    return {"before": before, "after": after}
 
 
 def _reciprocal_rank(answer: Mapping[str, Any], truth: Any) -> float:
@@ -155,7 +163,8 @@ def _probabilities(
         if moves[row] > 0
     ]
     known = [row for row, question in enumerate(questions) if question.truth is not None]
-    losses = [_log_loss(p[known], np.array([bool(questions[row].truth) for row in known])) for p in (before, after)]
+    labels = np.array([bool(questions[row].truth) for row in known])
+    losses = [log_losses(labels, p[known]) for p in (before, after)]
     # a loss is better where it is smaller; the table says what is won
     slices = _slices([questions[row] for row in known], -losses[0], -losses[1], "likelihood_before", "likelihood_after")
     return moves >= MOVED, {
@@ -171,11 +180,6 @@ def _distribution(before: np.ndarray, after: np.ndarray) -> list[Row]:
     rows = [("mean", float(before.mean()), float(after.mean()))]
     rows += [(f"{q:.0%} quantile", float(np.quantile(before, q)), float(np.quantile(after, q))) for q in QUANTILES]
     return [{"of": name, "before": old, "after": new} for name, old, new in rows]
-
-
-def _log_loss(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    return -np.where(labels, np.log(clipped), np.log(1 - clipped))
 
 
 def _slices(

@@ -69,6 +69,22 @@ def test_what_says_nothing_has_no_bounds():
     assert statistic_interval(lambda rows: float("nan"), np.arange(10), samples=20)[1:3] == (-np.inf, np.inf)
 
 
+def test_draws_without_a_buyer_say_nothing_of_the_auc_and_are_left_out():
+    """Of 12 sessions 2 buy: one draw in nine ((10 / 12) ** 12) holds no buyer, and its AUC is NaN."""
+    labels, scores = np.arange(12) < 2, np.array([0.9, 0.4, *np.linspace(0, 0.8, 10)])
+    drawn = []
+
+    def statistic(rows):
+        drawn.append(auc(labels[rows], scores[rows]))
+        return drawn[-1]
+
+    interval = statistic_interval(statistic, np.arange(12), samples=300)
+    lost = np.isnan(drawn[:300])
+    assert 0 < lost.sum() < 150
+    assert interval.value == pytest.approx((10 + 5) / 20)
+    assert interval[1:3] == pytest.approx(np.quantile(np.array(drawn[:300])[~lost], [0.025, 0.975]))
+
+
 def test_nothing_and_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="at least one prediction"):
         mean_interval(np.array([]), np.array([]))

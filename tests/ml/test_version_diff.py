@@ -42,6 +42,17 @@ def test_first_products_that_changed_and_slices_won_and_lost():
     assert example == {"session": "detail a-product-", "before": "y", "after": "x"}
 
 
+def test_products_whose_names_begin_alike_are_still_two():
+    name = "the-same-beginning-"
+    found = diff(
+        bundle("recommendation", "A"), bundle("recommendation", "B"), [Question([])] * 2,
+        [ranking(f"{name}1"), ranking(f"{name}1")], [ranking(f"{name}2"), ranking("another-product")],
+    )  # fmt: skip
+    assert found.changed == 1
+    shown = [(row["before"], row["after"]) for row in found.tables["First product changed, for example"]]
+    assert shown == [(f"{name}1", f"{name}2"), ("the-same-b", "another-pr")]
+
+
 def test_a_difference_that_may_be_chance_is_even():
     questions = [Question([], "x", ("part",)) for _ in range(4)]
     old = [ranking("x"), ranking("x"), ranking("y"), ranking("y")]
