@@ -16,6 +16,7 @@ import polars as pl
 from bigger_boat.data.split_files import read_split
 from bigger_boat.data.vocabulary import SPLITS
 from bigger_boat.ml.bundle import Bundle, write_bundle
+from bigger_boat.ml.configurations import plain
 from bigger_boat.ml.gate import Comparison, GateCheck, check_intent_baseline
 from bigger_boat.ml.golden import events_of, golden_examples
 from bigger_boat.ml.intent_baselines import BaseRate, gradient_boosting, logistic_regression
@@ -65,7 +66,13 @@ class IntentTask:
     @staticmethod
     def configuration_of(config: IntentConfig, prod2vec: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was chosen before fitting: two bundles of equal configuration differ by their data only."""
-        return {"kind": KIND, "model": asdict(config), "prod2vec": dict(prod2vec)}
+        return plain({"kind": KIND, "model": asdict(config), "prod2vec": prod2vec})
+
+    @classmethod
+    def current(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """Return another version's configuration as this code writes it: options that are gone are left out."""
+        config = IntentConfig.from_dict(configuration["model"])
+        return cls.configuration_of(config, asdict(Prod2VecConfig(**configuration["prod2vec"])))
 
     def fit(self, embeddings: ProductEmbeddings, config: IntentConfig) -> tuple[IntentModel, dict[str, Any]]:
         """Return the model fitted on the training days, and what was chosen on validation."""

@@ -15,6 +15,7 @@ from bigger_boat.ml.gate import Comparison, GateCheck, check_not_worse, choose_c
 class Task(Protocol):
     """What the rule needs of a task (``RecommendationTask``, ``IntentTask``)."""
 
+    def current(self, configuration: Mapping[str, Any]) -> dict[str, Any]: ...
     def load(self, bundle: Bundle) -> Any: ...
     def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]: ...
     def compare(self, candidate: Any, incumbent: Any, after: date | None = None) -> Comparison | None: ...
@@ -37,14 +38,15 @@ def decide(
 
     Another configuration than the incumbent's is chosen only if clearly better when both are fitted on the same
     training days; else the incumbent's is refreshed. The same configuration must not be worse than what serves on the
-    validation days after the incumbent's last one.
+    validation days after the incumbent's last one. Configurations are compared as this code writes them, so that an
+    option that older code wrote and that is gone makes no difference.
     """
     require(judged)
-    own = candidate.info["configuration"], candidate.info["chosen"]
+    own = task.current(candidate.info["configuration"]), candidate.info["chosen"]
     if incumbent is None:
         return Decision(*own, choose_configuration(None).sentence, tuple(judged))
     model = task.load(candidate)
-    theirs = incumbent.info["configuration"]
+    theirs = task.current(incumbent.info["configuration"])
     if theirs == own[0]:
         last_day = date.fromisoformat(incumbent.info["refit"]["last"])
         check = check_not_worse(task.compare(model, task.load(incumbent), last_day))

@@ -26,7 +26,7 @@ from bigger_boat.ml.openings import judge_openings, openings
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings, train_prod2vec
 from bigger_boat.ml.ranking import EventSession, Ranker
 from bigger_boat.ml.recommender_evaluation import RecommenderEvaluation, evaluate, leaderboard
-from bigger_boat.ml.recommender_kinds import KINDS, FitData, Progress
+from bigger_boat.ml.recommender_kinds import KINDS, FitData, Progress, current
 from bigger_boat.ml.session_neighbours import SKNN, VSKNN, VSTAN
 
 PRODUCTS_FILE = "products.parquet"
@@ -102,6 +102,11 @@ class RecommendationTask:
         data = self._data("fit", self.train, embeddings, configuration, validation)
         model, chosen = KINDS[configuration["kind"]].fit(data, configuration, lstm)
         return opened(model, self.train), chosen
+
+    @staticmethod
+    def current(configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """Return another version's configuration as this code writes it."""
+        return current(configuration)
 
     def fit_configuration(self, configuration: Mapping[str, Any]) -> tuple[Ranker, dict[str, Any]]:
         """Fit another version's configuration on the training days, embeddings included."""

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from bigger_boat.ml.catalogue import Products
+from bigger_boat.ml.configurations import plain
 from bigger_boat.ml.hybrid_recommender import PARTS, HybridConfig, HybridModel, fit_hybrid
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel, fit_knn
 from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, fit_lstm
 from bigger_boat.ml.network_fitting import Fitted, NetworkConfig
-from bigger_boat.ml.prod2vec import ProductEmbeddings
+from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings
 from bigger_boat.ml.prodb_recommender import ProdbConfig, ProdbModel, fit_prodb
 
 Progress = Callable[[Mapping[str, float], int], None]
@@ -132,20 +133,27 @@ KINDS = {kind.name: kind for kind in (KnnKind, LstmKind, ProdbKind, HybridKind)}
 """From the simplest to the richest: a richer one is chosen only where it is clearly better."""
 
 
+PARTS_READ = {
+    "lstm": lambda values: LstmConfig(**values),
+    "prodb": lambda values: ProdbConfig(**values),
+    "hybrid": HybridConfig.from_dict,
+}
+"""The parts of a configuration, and how each is read from plain values."""
+
+
 def configuration_of(kind: str, prod2vec: Mapping[str, Any], **parts: NetworkConfig | HybridConfig) -> dict[str, Any]:
     """Return what was chosen before fitting: two bundles of equal configuration differ by their data only.
 
     ``parts`` are those that the kind names: ``lstm``, ``prodb``, ``hybrid``. Plain values, equal after a trip through
     JSON.
     """
-    plain = {name: _plain(asdict(part)) for name, part in parts.items()}
-    return {"kind": kind, "prod2vec": dict(prod2vec), **plain}
+    return plain({"kind": kind, "prod2vec": prod2vec, **{name: asdict(part) for name, part in parts.items()}})
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+def current(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return another version's configuration as this code writes it: settings that it lacks have their defaults."""
+    parts = {name: read(configuration[name]) for name, read in PARTS_READ.items() if name in configuration}
+    return configuration_of(configuration["kind"], asdict(Prod2VecConfig(**configuration["prod2vec"])), **parts)
 
 
 def _fit_lstm(data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted[LstmModel]:
