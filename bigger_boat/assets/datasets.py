@@ -22,6 +22,7 @@ from bigger_boat.data.fingerprint import loaded_content, source_fingerprint
 from bigger_boat.data.landing_index import rejected_files
 from bigger_boat.data.read_ahead import read_ahead
 from bigger_boat.data.splits import Splits, split_days
+from bigger_boat.data.vocabulary import ITEM_ACTIONS
 from bigger_boat.errors import DatasetError
 from bigger_boat.resources.landing_zone import LandingZone
 from bigger_boat.resources.storage import Storage
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 INTENT, RECOMMENDATION = "intent_dataset", "recommendation_dataset"
 CART_SESSIONS = dg.AssetKey("cart_sessions")
 PRODUCTS_FILE = "products.parquet"
+HAS_ITEMS = f"{' + '.join(f'{action}_count' for action in ITEM_ACTIONS)} > 0"
+"""Two of three sessions have none, and need not be read to be left out."""
 
 
 @dg.asset(
@@ -98,7 +101,7 @@ def recommendation_dataset(
     with readable_failures(), storage.draft(f"datasets/{RECOMMENDATION}") as draft:
         splits = _days_to_read(context.instance, landing_zone, warehouse, beside=CART_SESSIONS)
         rows = build_recommendation_dataset(
-            ordered_sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days), splits, draft.path
+            ordered_sessions(warehouse, "sessions", SESSION_COLUMNS.names, splits.days, HAS_ITEMS), splits, draft.path
         )
         _write_products(warehouse, draft.path)
         manifest = describe_dataset(
@@ -151,21 +154,21 @@ def _refuse_lost_days(landing_zone: LandingZone, days: list[str]) -> None:
 
 
 def ordered_sessions(
-    warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date]
+    warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date], condition: str = "true"
 ) -> Iterator["pa.RecordBatch"]:
     """Yield the sessions of ``days`` in their total order, few days at a time: no sort holds many more than a day's.
 
-    They are read ahead of whoever takes them.
+    Only those that meet ``condition`` (SQL). They are read ahead of whoever takes them.
     """
-    return read_ahead(_ordered_sessions(warehouse, table, columns, days))
+    return read_ahead(_ordered_sessions(warehouse, table, columns, days, condition))
 
 
 def _ordered_sessions(
-    warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date]
+    warehouse: Warehouse, table: str, columns: Iterable[str], days: Sequence[date], condition: str
 ) -> Generator["pa.RecordBatch", None, None]:
     counts = warehouse.row_counts(table, "session_date", days[0], days[-1])
     for group in day_groups({str(day): counts[str(day)] for day in days}):
-        where = f"session_date in ({', '.join(map(_date, group))})"
+        where = f"session_date in ({', '.join(map(_date, group))}) and {condition}"
         order = "session_date, started_at, session_id"
         with warehouse.read(f"select {', '.join(columns)} from {table} where {where} order by {order}") as reader:
             yield from reader

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from bigger_boat.data.vocabulary import ACTIONS, INTENT_CUTS, ITEM_ACTIONS
@@ -191,6 +192,8 @@ def _list_column(inner: type[pl.DataType], *checks: "pa.Check") -> "pa.Column":
     import pandera.polars as pa
 
     def nothing_missing(data: Any) -> pl.LazyFrame:
+        if _flat(data.lazyframe, data.key):
+            return data.lazyframe.select(pl.repeat(True, pl.len()))
         lists = pl.col(data.key).list
         return data.lazyframe.select(lists.drop_nulls().list.len() == lists.len())
 
@@ -220,9 +223,31 @@ def _all_of(column: str, sentence: str, condition: pl.Expr) -> "pa.Check":
 
 
 def _rising(column: str) -> "pa.Check":
-    times = pl.col(column)
-    in_order = times.list.diff(null_behavior="drop").list.min().fill_null(0) >= 0
-    return _fact(f"{column} never go back, and are after 1970", lambda _: in_order & (times.list.first() > 0))
+    is_late = pl.col(column).list.first() > 0
+    return _fact(f"{column} never go back, and are after 1970", lambda frame: _never_falls(frame, column) & is_late)
+
+
+def _never_falls(frame: pl.LazyFrame, column: str) -> pl.Expr:
+    flat = _flat(frame, column)
+    if flat is None:
+        return pl.col(column).list.diff(null_behavior="drop").list.min().fill_null(0) >= 0
+    values, ends = flat[0].to_numpy(), flat[1].cum_sum().to_numpy()
+    falls = np.flatnonzero(values[1:] < values[:-1]) + 1
+    rows = np.searchsorted(ends, falls, side="right")
+    within = rows[falls != np.concatenate([[0], ends])[rows]]
+    return ~pl.int_range(pl.len()).is_in(np.unique(within).tolist())
+
+
+def _flat(frame: pl.LazyFrame, column: str) -> tuple[pl.Series, pl.Series] | None:
+    """Return all values of a list column behind one another and the lists' lengths: asking all at once is several times
+    cheaper than asking each list. None if a list or a value is missing or a list is empty: then each is asked.
+    """
+    lists = frame.select(column).collect().to_series()
+    lengths = lists.list.len()
+    if lengths.null_count() or not (lengths > 0).all():
+        return None
+    values = lists.explode()
+    return None if values.null_count() else (values, lengths)
 
 
 def _aligned(*columns: str) -> "pa.Check":

@@ -10,3 +10,10 @@
 {%- macro actions_in_order() -%}
     {{ return(['search', 'click', 'view', 'detail', 'add', 'remove', 'purchase']) }}
 {%- endmacro -%}
+
+{#- How many events of each action a group has: `search_count` and so on. -#}
+{%- macro counts_by_action() -%}
+    {%- for action in actions_in_order() -%}
+        cast(count(case when event_order = {{ loop.index }} then 1 end) as int) as {{ action }}_count{{ ',\n        ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro -%}

@@ -59,13 +59,14 @@ def write_sessions(path, buyers):
             actions, skus = zip(*(word.partition(":")[::2] for word in story.split()), strict=True)
             start = midnight + timedelta(hours=hour)
             times = [int(start.timestamp() * 1000) + 1000 * place for place in range(len(actions))]
-            rows.append((name, day, start.replace(tzinfo=None), list(actions), list(skus), times))
+            counts = (actions.count("detail"), actions.count("click"))
+            rows.append((name, day, start.replace(tzinfo=None), list(actions), list(skus), times, *counts))
     with duckdb.connect(str(path)) as connection:
         connection.execute(
             "create or replace table sessions (session_id text, session_date date, started_at timestamp,"
-            " actions text[], skus text[], timestamps_ms bigint[])"
+            " actions text[], skus text[], timestamps_ms bigint[], detail_count int, click_count int)"
         )
-        connection.executemany("insert into sessions values (?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("insert into sessions values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         connection.execute(
             "create or replace table products as select 'A' as sku, 'bags' as category, 3 as price_bucket"
         )

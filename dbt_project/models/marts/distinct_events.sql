@@ -39,7 +39,8 @@ clicks as (
 
 doubled_views as (
 
-    select distinct session_id, timestamp_ms, url, 'view' as action
+    -- some more than once: what the join finds is left out, however often
+    select session_id, timestamp_ms, url, 'view' as action
     from product_events
 
 ),

@@ -16,9 +16,7 @@ days_of_an_id as (
         max(timestamp_ms) as last_ms,
         cast(count(*) as int) as event_count,
         cast(sum(copies) - count(*) as int) as duplicate_count,
-        {% for action in actions_in_order() -%}
-        cast(count(case when action = '{{ action }}' then 1 end) as int) as {{ action }}_count{{ ',' if not loop.last }}
-        {% endfor %}
+        {{ counts_by_action() }}
     from events
     group by session_id, event_date
 

@@ -1,7 +1,5 @@
 {{ config(materialized='replace_range', meta={'day_column': 'session_date', 'neighbours': 1}) }}
 
-{% set event_order = ['timestamp_ms', 'event_order', 'sku'] %}
-{% set arrays = ['actions', 'skus', 'timestamps_ms'] %}
 {% set counts = [
     'event_count', 'view_count', 'detail_count', 'add_count', 'remove_count', 'purchase_count', 'search_count', 'click_count'
 ] %}
@@ -13,69 +11,67 @@ with events as (
 
 ),
 
-arrays_by_day as (
-
-    select
-        session_id,
-        event_date,
-        min(timestamp_ms) as first_ms,
-        max(timestamp_ms) as last_ms,
-        {{ ordered_array('action', event_order, carry=['action']) }} as actions,
-        {{ ordered_array('sku', event_order, carry=['action']) }} as skus,
-        {{ ordered_array('timestamp_ms', event_order, carry=['action']) }} as timestamps_ms
-    from events
-    group by session_id, event_date
-
-),
-
 days as (
 
-    select
-        arrays_by_day.*,
-        stats.starts_session
-        {%- for count in counts %},
-        stats.{{ count }}
-        {%- endfor %}
-    from arrays_by_day
-    inner join {{ ref('session_stats') }} as stats
-        on arrays_by_day.session_id = stats.session_id
-        and arrays_by_day.event_date = stats.event_date
-    where stats.event_date between {{ chunk_first_day() }} and {{ chunk_last_day(plus_days=1) }}
+    select session_id, event_date, starts_session from {{ ref('session_stats') }}
+    where event_date between {{ chunk_first_day() }} and {{ chunk_last_day(plus_days=1) }}
 
 ),
 
 first_days as (
 
     select * from days
-    where starts_session and event_date <= {{ chunk_last_day() }}
+    where starts_session
 
 ),
 
-second_days as (
+later_days as (
 
-    -- an id's third consecutive day, or a later one, has no first day before it: dropped, and counted in session_stats
-    select * from days
-    where not starts_session
+    -- few of all days, so that giving events their session costs little. A second day belongs to the session of the day before; an id's
+    -- third consecutive day, or a later one, to none: dropped, and counted in session_stats
+    select
+        days.session_id,
+        days.event_date,
+        first_days.event_date as session_date
+    from days
+    left join first_days
+        on days.session_id = first_days.session_id
+        and first_days.event_date = days.event_date - 1
+    where not days.starts_session
+
+),
+
+events_of_sessions as (
+
+    select
+        events.session_id,
+        events.timestamp_ms,
+        events.event_order,
+        events.action,
+        events.sku,
+        case when later_days.session_id is null then events.event_date else later_days.session_date end as session_date
+    from events
+    left join later_days
+        on events.session_id = later_days.session_id
+        and events.event_date = later_days.event_date
 
 ),
 
 sessions as (
 
     select
-        first_days.session_id,
-        first_days.event_date as session_date,
-        first_days.first_ms,
-        coalesce(second_days.last_ms, first_days.last_ms) as last_ms
-        {%- for array in arrays %},
-        {{ array_concat('first_days.' ~ array, 'second_days.' ~ array) }} as {{ array }}
-        {%- endfor %}
-        {%- for count in counts %},
-        cast(first_days.{{ count }} + coalesce(second_days.{{ count }}, 0) as int) as {{ count }}
-        {%- endfor %}
-    from first_days
-    left join second_days
-        on first_days.session_id = second_days.session_id
-        and first_days.event_date = second_days.event_date - 1
+        session_id,
+        session_date,
+        min(timestamp_ms) as first_ms,
+        max(timestamp_ms) as last_ms,
+        {{ events_in_order('action') }} as actions,
+        {{ events_in_order('sku') }} as skus,
+        {{ events_in_order('timestamp_ms') }} as timestamps_ms,
+        cast(count(*) as int) as event_count,
+        {{ counts_by_action() }}
+    from events_of_sessions
+    where session_date between {{ chunk_first_day() }} and {{ chunk_last_day() }}
+    group by session_id, session_date
 
 ),
 
