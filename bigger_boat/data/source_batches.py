@@ -6,22 +6,26 @@ where it can be known, the line. What belongs elsewhere: what a row must look li
 
 import errno
 import lzma
-import sys
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from bigger_boat.data.byte_scan import holds_plain_ids, longest_cell
+from bigger_boat.data.csv_rows import (
+    LONGEST_ROW_BYTES,
+    column_names,
+    is_about_a_long_row,
+    quiet_about_torn_rows,
+    read_csv,
+)
 from bigger_boat.data.event_rules import LONGEST_ID, MISSING
 from bigger_boat.data.read_ahead import read_ahead
 from bigger_boat.data.source_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
@@ -30,10 +34,7 @@ from bigger_boat.data.source_types import refused_column, without_empty_floats
 from bigger_boat.data.utf8 import first_line_that_is_not_utf8
 from bigger_boat.errors import LandingError
 
-BLOCK_BYTES = 16 << 20
-"""How much of a CSV is parsed at once; a row longer than that is a fault of the file."""
 PARQUET_ROWS = 100_000
-LONGEST_TORN_ROW = 1000
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """Not the source's fault: unpacking it, the landing zone's disk was full."""
 READ_FAULTS = (
@@ -74,7 +75,7 @@ def read_batches(file: SourceFile, workdir: Path) -> Iterator[Batch]:
     """
     read = _read_parquet if file.name.endswith(".parquet") else _read_csv
     try:
-        with _quiet_about_torn_rows():
+        with quiet_about_torn_rows():
             yield from read_ahead(read(file, workdir))
     except LandingError:
         raise
@@ -87,94 +88,8 @@ def read_batches(file: SourceFile, workdir: Path) -> Iterator[Batch]:
 
 
 def _read_csv(file: SourceFile, _workdir: Path) -> Iterator[Batch]:
-    torn: deque[TornRow] = deque()
-    with ExitStack() as stack:
-        stream, _, _ = open_bytes(file, stack)
-        wanted = _wanted_columns(file, _open_csv(stream, torn).schema.names)
-    torn.clear()
-    rows_before, torn_lines, last_torn = 0, [], None
-    with ExitStack() as stack:
-        stream, position, total = open_bytes(file, stack)
-        for record_batch in stack.enter_context(_open_csv(stream, torn, wanted)):
-            torn_now = [torn.popleft() for _ in range(len(torn))]
-            torn_lines += [row.line for row in torn_now]
-            last_torn = torn_now[-1] if torn_now else last_torn
-            lines = _lines(rows_before, record_batch.num_rows, torn_lines)
-            rows_before += record_batch.num_rows
-            yield _batch(record_batch, lines, _lines_and_texts(torn_now), position(), total)
-    if torn:
-        no_rows = pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in wanted]))
-        yield _batch(no_rows, np.empty(0, np.int64), _lines_and_texts(torn), total, total)
-    last_torn = torn[-1] if torn else last_torn
-    if last_torn and last_torn.line == 1 + rows_before + len(torn_lines) + len(torn):
-        _refuse_a_cut_file(file, last_torn)
-
-
-@dataclass(frozen=True)
-class TornRow:
-    """A row with ``cells`` cells where the header has ``expected``."""
-
-    line: int
-    text: str
-    cells: int
-    expected: int
-
-
-def _lines_and_texts(torn: Iterable[TornRow]) -> list[tuple[int, str]]:
-    return [(row.line, row.text) for row in torn]
-
-
-def _refuse_a_cut_file(file: SourceFile, last: TornRow) -> None:
-    """Raise if the file ends within its last row: too few cells, and no line end after them."""
-    if last.cells >= last.expected:
-        return
-    with ExitStack() as stack:
-        stream, end = open_bytes(file, stack)[0], b""
-        while chunk := stream.read(1 << 20):
-            end = chunk[-1:]
-    if end not in (b"\n", b"\r"):
-        raise LandingError(
-            f"{file.label}, line {last.line}: the file ends within a row, after {last.cells} of {last.expected} cells.",
-            "It is cut short (a broken download or a full disk?): fetch it again and land it.",
-        )
-
-
-@contextmanager
-def _quiet_about_torn_rows() -> Iterator[None]:
-    """Keep Python from printing that Arrow could not decode a torn row: the file is refused for it, in words."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda seen: None if isinstance(seen.exc_value, UnicodeDecodeError) else before(seen)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-def _open_csv(stream, torn: deque[TornRow], wanted: list[str] | None = None) -> pa.csv.CSVStreamingReader:
-    def keep(row: pa.csv.InvalidRow) -> str:
-        torn.append(TornRow(row.number or 0, row.text[:LONGEST_TORN_ROW], row.actual_columns, row.expected_columns))
-        return "skip"
-
-    # one thread, so that torn rows come with their line; read_ahead keeps the other core busy
-    return pa.csv.open_csv(
-        stream,
-        read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(wanted or [], pa.string()),
-            include_columns=wanted,
-            null_values=list(MISSING),
-            strings_can_be_null=True,
-        ),
-    )
-
-
-def _lines(rows_before: int, rows: int, torn_lines: list[int]) -> np.ndarray:
-    """Return the line of each whole row: 2 + its index + the torn rows before it."""
-    index = np.arange(rows_before, rows_before + rows)
-    torn = np.array(torn_lines, dtype=np.int64)
-    whole_before = torn - 2 - np.arange(len(torn))
-    return index + 2 + np.searchsorted(whole_before, index, side="right")
+    for some in read_csv(file, _wanted_columns(file, column_names(file))):
+        yield _batch(*some)
 
 
 def _read_parquet(file: SourceFile, workdir: Path) -> Iterator[Batch]:
@@ -248,8 +163,8 @@ def _file_fault(file: SourceFile, error: Exception) -> LandingError:
         where = f", line {line}" if line else ""
         hint = "Write it in UTF-8 again (iconv -f ... -t UTF-8), then land it."
         return LandingError(f"{file.label}{where}: the text is not valid UTF-8.", hint)
-    if "straddling" in text or "out of sync" in text:
-        message = f"{file.label} has a row longer than {BLOCK_BYTES >> 20} MB."
+    if is_about_a_long_row(text):
+        message = f"{file.label} has a row longer than {LONGEST_ROW_BYTES >> 20} MB."
         return LandingError(message, "A quotation mark that is never closed does that: look for it, then land again.")
     return LandingError(
         f"{file.label} cannot be read to its end: {text}.",

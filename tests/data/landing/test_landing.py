@@ -221,7 +221,7 @@ def test_spilling_and_sorting_in_pieces_change_nothing(tmp_path, root, monkeypat
     land(source, root, now=NOW)
     monkeypatch.setattr(landing_days, "SPILL_BYTES", 1 << 14)
     monkeypatch.setattr(landing_days, "SORT_BYTES", 1 << 14)
-    monkeypatch.setattr("bigger_boat.data.source_batches.BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr("bigger_boat.data.csv_rows.BLOCK_BYTES", 1 << 14)
     other = tmp_path / "other"
 
     land(source, other, now=NOW)

@@ -211,7 +211,7 @@ def test_lines_after_torn_rows_are_right(tmp_path, root):
 
 
 def test_lines_across_blocks_are_right(tmp_path, root, monkeypatch):
-    monkeypatch.setattr("bigger_boat.data.source_batches.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("bigger_boat.data.csv_rows.BLOCK_BYTES", 4096)
     rows = [("x",) if i % 7 == 0 else product(action="zoom") if i % 5 == 0 else browsing() for i in range(2000)]
 
     report = land(only_browsing(tmp_path / "a", rows), root, now=NOW)
@@ -219,6 +219,21 @@ def test_lines_across_blocks_are_right(tmp_path, root, monkeypatch):
     assert report.read == 2000
     assert [row["line"] for row in rejected(root, "unknown")] == [2 + i for i in range(2000) if i % 7 == 0]
     assert [row["line"] for row in rejected(root, DAY_ONE)] == [2 + i for i in range(2000) if i % 5 == 0 and i % 7]
+
+
+def test_after_a_row_longer_than_a_block_the_rest_is_read_in_larger_ones(tmp_path, root, monkeypatch):
+    monkeypatch.setattr("bigger_boat.data.csv_rows.BLOCK_BYTES", 4096)
+    rows = [("x",) if i % 7 == 0 else product(action="zoom") if i % 5 == 0 else browsing(f"s{i}") for i in range(2000)]
+    rows[1003] = browsing("s" * 10_000)
+    landed = [f"s{i}" for i in range(2000) if i % 7 and i % 5 and i != 1003]
+
+    report = land(only_browsing(tmp_path / "a", rows), root, now=NOW)
+
+    assert (report.read, report.landed) == (2000, len(landed))
+    assert sorted(pl.read_parquet(files_for(root, "browsing", DAY_ONE))["session_id_hash"]) == sorted(landed)
+    assert [row["line"] for row in rejected(root, "unknown")] == [2 + i for i in range(2000) if i % 7 == 0]
+    zooms = [2 + i for i in range(2000) if i % 5 == 0 and i % 7]
+    assert [row["line"] for row in rejected(root, DAY_ONE)] == sorted([*zooms, 2 + 1003])
 
 
 def test_a_file_of_bad_rows_only_lands_nothing_and_says_why(tmp_path, root):
