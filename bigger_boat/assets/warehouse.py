@@ -39,7 +39,7 @@ DAY_COLUMNS = {
 }
 """The tables by day, and which column is the day."""
 
-ROWS_IN_MEMORY = 100_000
+ROWS_IN_MEMORY = 200_000
 """How many sessions are read or sorted at a time."""
 
 SESSIONS = AssetKey("sessions")
