@@ -90,7 +90,7 @@ class Story:
 def test_a_day_is_made_after_its_midnight_and_no_event_is_lost_or_doubled(tmp_path: Path, played_clock: Path):
     simulate(tmp_path / "source", sessions=250, days=DAYS, products=40, seed=3, end_date=LAST_DAY)
     land(tmp_path / "source", tmp_path / "source-landed", now=datetime(2026, 11, 1, tzinfo=UTC))
-    land(tmp_path / "source/sku_to_content.csv", tmp_path / "shop/landing", now=datetime.now(UTC))
+    land(tmp_path / "source/sku_to_content.csv", tmp_path / "shop/landing", now=datetime(2026, 10, 1, tzinfo=UTC))
     shop = Shop(tmp_path / "shop")
     story, made, sent = Story(shop, played_clock), [], []
     for day in (LAST_DAY - timedelta(days=offset) for offset in reversed(range(DAYS))):
