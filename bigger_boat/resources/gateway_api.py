@@ -53,7 +53,6 @@ class GatewayApi(PublicApi):
         """
         package = build_package()
         code = f"{CODE}/{package_name(package)}"
-        self.storage.store.write_bytes(code, package)
         bucket, root = self.storage.bucket_and_path
         parameters = {
             "EndpointPrefix": self.endpoint_prefix,
@@ -67,7 +66,14 @@ class GatewayApi(PublicApi):
             "Burst": str(2 * self.requests_per_second),
             **self._roles(),
         }
-        changes = self._stack.update(Path(self.template).read_text(), parameters, agree)
+
+        def leave_code(changes: list[str]) -> bool:
+            if not agree(changes):
+                return False
+            self.storage.store.write_bytes(code, package)
+            return True
+
+        changes = self._stack.update(Path(self.template).read_text(), parameters, leave_code)
         self._outputs = None
         return {"stack": self.stack_name, "changes": changes or ["nothing: it is up to date"]}
 

@@ -12,7 +12,7 @@ MOST_INLINE, MOST_MANAGED, MOST_TEMPLATE = 10_240, 6_144, 51_200
 """Characters without blanks that IAM takes of a role's own policies, and of a managed one; CloudFormation's bytes."""
 
 ROLES = {"OrchestratorRole", "JobRole", "StartRole", "InstanceRole", "EndpointRole", "FunctionRole", "CollectRole"}
-ROLES |= {"StreamRole", "BuildRole", "GitHubRole"}
+ROLES |= {"StreamRole", "BuildRole", "GitHubPreviewRole", "GitHubRole"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_there_is_a_role_for_each_who_acts(platform):
     assert set(platform.roles()) == ROLES
     without = {**GIVEN, "GitHubRepository": "", "TrackingKey": "false", "KmsKey": "", "Operator": ""}
     plain = Template(DEPLOY / "platform.yaml", without)
-    assert set(plain.roles()) == ROLES - {"GitHubRole"}
+    assert set(plain.roles()) == ROLES - {"GitHubPreviewRole", "GitHubRole"}
     assert "KmsPolicy" not in {policy.role for policy in plain.policies()}
     assert not Template(DEPLOY / "api.yaml", {**GIVEN, "FunctionRoleArn": "arn:aws:iam::1:role/x"}).roles()
 
@@ -76,20 +76,29 @@ def test_roles_are_assumed_by_services_of_this_account_and_by_who_is_named(platf
     }
     people = [each for each in trusted["OrchestratorRole"] if "AWS" in each]
     assert people == [{"AWS": GIVEN["Operator"]}]
-    [github] = trusted.pop("GitHubRole")
-    assert github["Federated"].endswith("oidc-provider/token.actions.githubusercontent.com")
     services = [each["Service"] for found in trusted.values() for each in found if "Service" in each]
     assert all(service.endswith(".amazonaws.com") for service in services)
     assert "*" not in json.dumps(trusted)
 
 
-def test_only_two_environments_of_one_repository_may_deploy(platform):
-    [statement] = platform.roles()["GitHubRole"]["AssumeRolePolicyDocument"]["Statement"]
+@pytest.mark.parametrize(("role", "environment"), [("GitHubPreviewRole", "preview"), ("GitHubRole", "production")])
+def test_one_environment_of_one_repository_has_the_role(platform, role, environment):
+    [statement] = platform.roles()[role]["AssumeRolePolicyDocument"]["Statement"]
     issuer = "token.actions.githubusercontent.com"
+    assert statement["Principal"]["Federated"].endswith(f"oidc-provider/{issuer}")
     assert statement["Condition"]["StringEquals"] == {
         f"{issuer}:aud": "sts.amazonaws.com",
-        f"{issuer}:sub": ["repo:shop/boat:environment:preview", "repo:shop/boat:environment:production"],
+        f"{issuer}:sub": f"repo:shop/boat:environment:{environment}",
     }
+
+
+def test_before_anybody_has_approved_nothing_can_be_changed(platform):
+    may = {
+        action for p in platform.policies_of("GitHubPreviewRole") for each in p.allowed() for action in each["Action"]
+    }
+    assert "cloudformation:CreateChangeSet" in may
+    assert not {each for each in may if re.match("(iam|lambda|batch|sagemaker|apigateway|firehose):", each)}
+    assert "cloudformation:ExecuteChangeSet" not in may
 
 
 def test_nobody_who_deploys_may_change_a_role(platform):
