@@ -132,6 +132,11 @@ class BatchJob:
             )
         return cls(batch, answer["jobId"], name)
 
+    def is_known(self) -> bool:
+        """Whether AWS Batch still knows the job: it forgets those that ended a week ago."""
+        with aws_in_words(f"Job {self.job_id} cannot be described"):
+            return bool(self.batch.describe_jobs(jobs=[self.job_id])["jobs"])
+
     def state(self) -> JobState:
         """Return how the job stands."""
         with aws_in_words(f"Job {self.job_id} cannot be described"):

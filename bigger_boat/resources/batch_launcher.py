@@ -8,7 +8,7 @@ What belongs elsewhere: the messages (``batch_messages.py``), the job (``batch_j
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
@@ -22,6 +22,7 @@ from pydantic import Field
 
 from bigger_boat.errors import CloudError
 from bigger_boat.resources.aws import aws_client
+from bigger_boat.resources.batch_adoption import Trace, Traces, claim, is_left, what_runs
 from bigger_boat.resources.batch_job import HERE, WAITING, BatchJob, JobFault, JobState, StepNeeds
 from bigger_boat.resources.batch_messages import Inbox, KnownInput, LaunchFolder, StepMessage
 
@@ -65,13 +66,17 @@ class _Launch:
     job: BatchJob
     needs: StepNeeds
     started: float
+    traces: Traces
+    trace: Trace
+    heard: frozenset[tuple[float, str]] = frozenset()
+    """What this run's log has of it already, by time and text: a launch that is adopted within its own run."""
 
 
 class BatchStepLauncher(StepLauncher):
     """Hands a step to AWS Batch and reports what happens to it as if it ran here.
 
-    Ending the run ends the job. A job that is lost starts again ``needs.retries`` times; its other faults, and the
-    step's own, fail the step at once with what to do.
+    Ending the run ends the job; where the run was killed, the next one adopts the job. A job that is lost starts again
+    ``needs.retries`` times; its other faults, and the step's own, fail the step at once with what to do.
     """
 
     def __init__(self, compute: BatchCompute):
@@ -89,12 +94,26 @@ class BatchStepLauncher(StepLauncher):
             raise dg.Failure(str(error), allow_retries=False) from error
 
     def _launch(self, context: StepExecutionContext) -> _Launch:
+        """Return the launch that a run which is gone has left, else a new one."""
+        s3, needs = aws_client("s3"), self.compute.needs.of(_tags(context))
+        message = step_message(context, self.compute)
+        where = (self.compute.queue, self.compute.job_definition)
+        digest = what_runs(message, needs, where, context.step.node_handle.path[0])
+        traces = Traces.of(s3, self.compute.prefix, context.step.key, context.run_tags)
+        found = traces.read()
+        if found and is_left(context, found) and (left := _take_over(context, traces, found, digest)):
+            folder, again = LaunchFolder.at(s3, left.folder), found.run_id == context.run_id
+            heard = frozenset(_heard(context)) if again else frozenset()
+            return _Launch(context, folder, _job(left), needs, time.monotonic(), traces, left, heard)
+        return self._submit(context, message, needs, traces, digest)
+
+    def _submit(
+        self, context: StepExecutionContext, message: StepMessage, needs: StepNeeds, traces: Traces, digest: str
+    ) -> _Launch:
         """Leave the message on S3 and submit the job that reads it."""
-        needs, step_key = self.compute.needs.of(_tags(context)), context.step.key
-        folder = LaunchFolder.new(
-            aws_client("s3"), self.compute.prefix, context.run_id, step_key, context.previous_attempt_count
-        )
-        folder.send_step(step_message(context, self.compute))
+        step_key, attempt = context.step.key, context.previous_attempt_count
+        folder = LaunchFolder.new(traces.s3, self.compute.prefix, context.run_id, step_key, attempt)
+        folder.send_step(message)
         folder.beat()
         job = BatchJob.submit(
             aws_client("batch"),
@@ -104,8 +123,15 @@ class BatchStepLauncher(StepLauncher):
             ["python", "-m", WORKER, folder.address],
             needs,
         )
+        trace = Trace(context.run_id, job.job_id, job.name, folder.address, digest)
+        launch = _Launch(context, folder, job, needs, time.monotonic(), traces, trace)
+        try:
+            traces.leave(trace)
+        except CloudError as error:
+            _terminate(launch, type(error).__name__)
+            raise
         context.log.info(f"Submitted as AWS Batch job {job.job_id} to {self.compute.queue}; messages: {folder.address}")
-        return _Launch(context, folder, job, needs, time.monotonic())
+        return launch
 
     def _run(self, launch: _Launch) -> Iterator[dg.DagsterEvent]:
         """Yield the events of a job until the step is over; leaving early for any reason ends the job."""
@@ -113,7 +139,9 @@ class BatchStepLauncher(StepLauncher):
             yield from self._follow(launch)
         except BaseException as error:  # a cancelled run and an abandoned iterator, too
             _terminate(launch, type(error).__name__)
+            _close(launch)
             raise
+        _close(launch)
 
     def _follow(self, launch: _Launch) -> Iterator[dg.DagsterEvent]:
         inbox, known, beaten = Inbox(launch.folder), None, launch.started
@@ -124,7 +152,7 @@ class BatchStepLauncher(StepLauncher):
             state = launch.job.state()  # before the events: what a job that has ended wrote is there already
             known = _tell(launch, known, state)
             for entry in inbox.receive():
-                yield from _forward(launch.context, entry)
+                yield from _forward(launch, entry)
             if inbox.is_over:
                 return
             if state.has_ended:
@@ -143,6 +171,38 @@ class BatchStepLauncher(StepLauncher):
                 f"{self.compute.queue} took it.{reason}",
                 f"Check that its compute environment is enabled, has quota, and machines with {needs}.",
             )
+
+
+def _take_over(context: StepExecutionContext, traces: Traces, found: Trace, digest: str) -> Trace | None:
+    """Adopt the job of a run that is gone and return its trace; None where there is none to adopt.
+
+    A job that runs something else is ended. One that was lost while nobody looked is forgotten.
+    """
+    job, folder = _job(found), LaunchFolder.at(traces.s3, found.folder)
+    if not job.is_known() or (job.state().has_ended and not folder.is_over()):
+        return None
+    if not claim(folder, found.run_id, context.run_id):
+        return None
+    if found.digest != digest:
+        job.terminate(f"Bigger Boat: run {found.run_id} is gone, and run {context.run_id} asks for something else")
+        context.log.warning(
+            f"Ended AWS Batch job {job.job_id} of run {found.run_id}: another configuration is asked for."
+        )
+        return None
+    mine = replace(found, run_id=context.run_id)
+    folder.beat()
+    traces.leave(mine)
+    context.log.info(f"Adopted AWS Batch job {job.job_id} of run {found.run_id}, which is gone: {found.folder}")
+    return mine
+
+
+def _heard(context: StepExecutionContext) -> Iterator[tuple[float, str]]:
+    for entry in context.instance.all_logs(context.run_id):
+        yield entry.timestamp, entry.user_message
+
+
+def _job(trace: Trace) -> BatchJob:
+    return BatchJob(aws_client("batch"), trace.job_id, trace.job_name)
 
 
 def _tags(context: StepExecutionContext) -> dict[str, str]:
@@ -178,18 +238,21 @@ def step_message(context: StepExecutionContext, compute: BatchCompute) -> StepMe
     )
 
 
-def _forward(context: StepExecutionContext, entry: dg.EventLogEntry) -> Iterator[dg.DagsterEvent]:
+def _forward(launch: _Launch, entry: dg.EventLogEntry) -> Iterator[dg.DagsterEvent]:
     """Store an event of the job as one of this run; yield it if it is more than a log line."""
-    event = entry.dagster_event
+    context, is_news = launch.context, (entry.timestamp, entry.user_message) not in launch.heard
+    entry, event = entry._replace(job_name=context.job_name, run_id=context.run_id), entry.dagster_event
     if event is None:
-        context.instance.handle_new_event(entry._replace(job_name=context.job_name))
+        if is_news:
+            context.instance.handle_new_event(entry)
         return
     event = event._replace(job_name=context.job_name)
     if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key:
         context.wipe_input_asset_version_info(event.asset_key)
     if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         event = _about_what_is_here(context, event)
-    context.instance.handle_new_event(entry._replace(job_name=context.job_name, dagster_event=event))
+    if is_news:
+        context.instance.handle_new_event(entry._replace(dagster_event=event))
     yield event
 
 
@@ -230,3 +293,11 @@ def _terminate(launch: _Launch, why: str) -> None:
             launch.context.log.info(f"Ended AWS Batch job {launch.job.job_id}.")
     except CloudError as error:
         launch.context.log.error(f"AWS Batch job {launch.job.job_id} may go on and cost money. {error}")
+
+
+def _close(launch: _Launch) -> None:
+    """Leave nothing to adopt; where S3 refuses, the next run that asks for the same takes this end for its own."""
+    try:
+        launch.traces.close(launch.trace)
+    except CloudError as error:
+        launch.context.log.warning(str(error))
