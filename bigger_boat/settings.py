@@ -166,6 +166,13 @@ def get_settings() -> Settings:
     """Return the settings of this process. Raises SettingsError that lists every unusable or unknown one."""
     settings = load_settings()
     clock.follow(settings.clock_file)
+    try:
+        clock.timestamp()
+    except (OSError, ValueError) as error:
+        text = f"{_variable('clock_file')}: {settings.clock_file} holds no number of seconds."
+        raise SettingsError(
+            text, "Write one into it, such as -86400 for yesterday, or leave it out."
+        ) from error
     return settings
 
 

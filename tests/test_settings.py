@@ -1,10 +1,11 @@
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
+from bigger_boat import clock
 from bigger_boat.errors import SettingsError
 from bigger_boat.partitions import DEFAULT_START_DATE, build_partitions, first_day
-from bigger_boat.settings import PROJECT_DIR, Settings, load_settings
+from bigger_boat.settings import PROJECT_DIR, Settings, get_settings, load_settings
 
 
 @pytest.fixture
@@ -96,3 +97,30 @@ def test_the_key_is_never_shown(clean):
     settings = load_settings(env_file=None)
     assert settings.api_key.get_secret_value() == "a-key-nobody-guesses"
     assert "a-key-nobody-guesses" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.fixture
+def played(clean, tmp_path):
+    """A clock file, and settings that are read anew; afterwards the clock is the machine's again."""
+    clean.setenv("BIGGER_BOAT_CLOCK_FILE", str(tmp_path / "clock"))
+    yield tmp_path / "clock"
+    clean.undo()
+    get_settings.cache_clear()
+    get_settings()
+
+
+def test_the_clock_is_where_its_file_says_at_every_look(played):
+    for day in (1, 9):
+        clock.set_to(played, datetime(2026, 10, day, 12, tzinfo=UTC))
+        get_settings.cache_clear()
+        assert get_settings().clock_file == played
+        assert clock.utc_now().date() == date(2026, 10, day)
+
+
+@pytest.mark.parametrize("content", [None, "", "yesterday"])
+def test_a_clock_file_that_says_nothing_is_refused(played, content):
+    if content is not None:
+        played.write_text(content)
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError, match=r"CLOCK_FILE: .* holds no number of seconds"):
+        get_settings()
