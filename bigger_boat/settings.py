@@ -170,9 +170,7 @@ def get_settings() -> Settings:
         clock.timestamp()
     except (OSError, ValueError) as error:
         text = f"{_variable('clock_file')}: {settings.clock_file} holds no number of seconds."
-        raise SettingsError(
-            text, "Write one into it, such as -86400 for yesterday, or leave it out."
-        ) from error
+        raise SettingsError(text, "Write one into it, such as -86400 for yesterday, or leave it out.") from error
     return settings
 
 
