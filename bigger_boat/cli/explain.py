@@ -94,8 +94,8 @@ def _answer(answer: dict[str, Any]) -> str:
         return f"{asked} purchase probability {answer['purchase_probability']:.4f}"
     skus = answer["recommended"]
     more = f" and {len(skus) - SHOWN_PRODUCTS} more" if len(skus) > SHOWN_PRODUCTS else ""
-    popular = " (popular products)" if answer["fallback"] else ""
-    return f"{asked} {', '.join(skus[:SHOWN_PRODUCTS])}{more}{popular}"
+    opening = " (what sessions begin with)" if answer["fallback"] else ""
+    return f"{asked} {', '.join(skus[:SHOWN_PRODUCTS])}{more}{opening}"
 
 
 def _version(bundle: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ FEWEST_ANSWERS = 100
 LATENCY = CheckSpec("answers_come_in_time", f"99 of 100 answers come within {LATENCY_P99_MS:g} ms.", blocking=False)
 FALLBACK = CheckSpec(
     "few_fallbacks",
-    f"At most {FALLBACK_SHARE:.0%} of the sessions with a product get popular products instead of an answer.",
+    f"At most {FALLBACK_SHARE:.0%} of the sessions with a product get what sessions begin with instead of an answer.",
     blocking=False,
 )
 UNKNOWN = CheckSpec(
@@ -61,7 +61,7 @@ def judge_answers(rows: "Sequence[AnswersSummary]", dropped: int) -> dict[str, J
     lost = dropped / max(1, answers + dropped)
     return {
         LATENCY.name: _largest(enough, "latency_p99_ms", LATENCY_P99_MS, "the slowest hundredth took {:.0f} ms"),
-        FALLBACK.name: _largest(enough, "fallback_share", FALLBACK_SHARE, "{:.1%} were popular products"),
+        FALLBACK.name: _largest(enough, "fallback_share", FALLBACK_SHARE, "{:.1%} were what sessions begin with"),
         UNKNOWN.name: _largest(enough, "unknown_share", UNKNOWN_SHARE, "{:.1%} of the products were unknown"),
         LOST.name: Judged(f"{dropped:,} answers were not logged" if lost > LOST_SHARE else "", lost),
     }

@@ -21,8 +21,8 @@ LARGEST_EXPONENT = 10.0
 class AnswersSummary:
     """A version's answers of a day. Shares are None where nothing could be counted.
 
-    ``fallback_share``: popular products, of the answers to sessions with a product; ``unknown_share``: of the products
-    asked about; ``with_session_share``: answers that name a session, which can be joined with what it then did.
+    ``fallback_share``: what sessions begin with, of the answers to sessions with a product; ``unknown_share``: of the
+    products asked about; ``with_session_share``: answers that name a session, and can be joined with what it then did.
     """
 
     endpoint: str

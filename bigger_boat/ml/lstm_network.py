@@ -1,7 +1,7 @@
 """The recurrent body of the next-item LSTM (GRU4Rec family; Hidasi et al. 2016), in Keras operations only.
 
-What belongs elsewhere: item vectors and losses (``item_network.py``), what is learned as arrays, and scores
-(``lstm_recommender.py``).
+What belongs elsewhere: item vectors, what a return is worth, and losses (``item_network.py``), what is learned as
+arrays, and scores (``lstm_recommender.py``).
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ NEAR_DECAY = 0.5
 """What an item counts for in the sum of the last ones, for each step back."""
 
 NEAR_START = 8.0
-"""The logit of a product of the last item's direction, before anything is learned."""
+"""What the direction of the last item counts for in the query, before anything is learned."""
 
 
 def build_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue, config, *, use_cudnn="auto"):
     """Return an untrained next-item LSTM whose item vectors start from ``vectors`` float32 (V, D).
 
     ``inputs`` hold ``rows`` in time order, ``gaps``, the class of the pause before each, and ``seen``, their
-    ``seen_classes``. The same configuration
-    gives the same weights. For ``counts`` and ``catalogue`` see ``build_item_network``.
+    ``seen_classes``. The same configuration gives the same weights. For ``counts`` and ``catalogue`` see
+    ``build_item_network``.
     """
     import keras
     from keras import ops
@@ -31,7 +31,7 @@ def build_network(vectors: np.ndarray, counts: np.ndarray, catalogue: Catalogue,
         def __init__(self):
             super().__init__()
             dim = vectors.shape[1]
-            # at first the query is what is near to the last items, by Prod2Vec; the LSTM learns what that misses
+            # the query starts from what is near to the last items, by Prod2Vec; the LSTM learns what that misses
             self.near = self.add_weight(shape=(dim,), initializer=keras.initializers.Constant(NEAR_START), name="near")
             self.gap_vectors = self.add_weight(shape=(GAP_BUCKETS, dim), initializer="zeros", name="gap_vectors")
             self.lstm = keras.layers.LSTM(config.units, return_sequences=True, use_cudnn=use_cudnn)

@@ -1,7 +1,7 @@
 """Pauses between the items of a session as a few classes: how long was looked at what came before?
 
 What belongs elsewhere: what a network makes of them (``lstm_network.py``), the same inside a TensorFlow graph
-(``recommender_export.py``).
+(``hybrid_export.py``).
 """
 
 import numpy as np

@@ -107,7 +107,7 @@ def test_checks_speak_where_there_are_enough_answers(live):
     said = {name: check.description for name, check in checks.items() if not check.passed}
     assert said == {
         "answers_come_in_time": f"{DAY}: recommendation v1: the slowest hundredth took 400 ms",
-        "few_fallbacks": f"{DAY}: recommendation v1: 50.0% were popular products",
+        "few_fallbacks": f"{DAY}: recommendation v1: 50.0% were what sessions begin with",
         "few_unknown_products": f"{DAY}: recommendation v1: 100.0% of the products were unknown",
     }
     assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}

@@ -10,7 +10,7 @@ def test_a_day_in_numbers():
     answers = frame(
         line("r-1", latency_ms=2.0, session_id="s"),
         line("r-1", position=1, latency_ms=4.0, products=3, unknown=2, fallback=True),
-        line("r-2", latency_ms=4.0, products=0, fallback=True),  # asked about nothing: popular products are right
+        line("r-2", latency_ms=4.0, products=0, fallback=True),  # asked about nothing: that is right
         line("r-3", latency_ms=100.0, products=0, fallback=True),
         line("r-4", purchase_probability=0.5, latency_ms=1.0),
     )
