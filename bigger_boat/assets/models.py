@@ -28,20 +28,25 @@ if TYPE_CHECKING:
     from bigger_boat.ml.network_fitting import Fitted
 
 
-class IntentOverrides(dg.Config):
-    """Hyper-parameters of the intent LSTM; what is not set comes from the size (quick or full)."""
+class TrainingOverrides(dg.Config):
+    """Hyper-parameters of anything that is trained by epochs; what is not set comes from the size (quick or full)."""
 
-    units: int | None = Field(None, ge=2, le=1024, description="width of an LSTM")
-    members: int | None = Field(None, ge=1, le=16, description="LSTMs that are averaged")
     dropout: float | None = Field(None, ge=0, lt=1, description="share of units left out while training")
     learning_rate: float | None = Field(None, gt=0, le=1, description="first learning rate")
     batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
     epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
+    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
+    seed: int | None = Field(None, description="the same seed makes the same model")
+
+
+class IntentOverrides(TrainingOverrides):
+    """Hyper-parameters of the intent LSTM."""
+
+    units: int | None = Field(None, ge=2, le=1024, description="width of an LSTM")
+    members: int | None = Field(None, ge=1, le=16, description="LSTMs that are averaged")
     mix_units: int | None = Field(None, ge=0, le=1024, description="layer that sees LSTM and running totals; 0: none")
     ahead_weight: float | None = Field(None, ge=0, le=10, description="weight of the lesson what comes next")
     precision: str | None = Field(None, pattern="^(float32|mixed_float16)$", description="of the LSTMs while training")
-    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
-    seed: int | None = Field(None, description="the same seed makes the same model")
 
 
 @dg.asset(
@@ -99,33 +104,25 @@ def intent_model(
     )
 
 
-class LstmOverrides(dg.Config):
-    """Hyper-parameters of the next-item LSTM; what is not set comes from the size (quick or full)."""
+class NetworkOverrides(TrainingOverrides):
+    """Hyper-parameters of any next-item network."""
+
+    samples: int | None = Field(None, ge=1, description="products that a sampled loss compares with")
+
+
+class LstmOverrides(NetworkOverrides):
+    """Hyper-parameters of the next-item LSTM."""
 
     units: int | None = Field(None, ge=2, le=1024, description="width of the LSTM")
-    dropout: float | None = Field(None, ge=0, lt=1, description="share of units left out while training")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="learning rate")
-    batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
-    epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
-    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
-    samples: int | None = Field(None, ge=1, description="products that a sampled loss compares with")
-    seed: int | None = Field(None, description="the same seed makes the same model")
 
 
-class ProdbOverrides(dg.Config):
-    """Hyper-parameters of ProdB; what is not set comes from the size (quick or full)."""
+class ProdbOverrides(NetworkOverrides):
+    """Hyper-parameters of ProdB."""
 
     units: int | None = Field(None, ge=2, le=1024, description="width of the encoder, a multiple of heads")
     heads: int | None = Field(None, ge=1, le=16, description="attention heads")
     layers: int | None = Field(None, ge=1, le=24, description="layers of the encoder")
-    dropout: float | None = Field(None, ge=0, lt=1, description="share of units left out while training")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="learning rate")
-    batch_size: int | None = Field(None, ge=1, le=65536, description="sessions per step")
-    epochs: int | None = Field(None, ge=1, le=1000, description="passes over the sessions, at most")
-    patience: int | None = Field(None, ge=1, le=100, description="epochs without improvement before it stops")
-    samples: int | None = Field(None, ge=1, description="products that a sampled loss compares with")
     hidden_share: float | None = Field(None, gt=0, lt=1, description="share of a session's products that is hidden")
-    seed: int | None = Field(None, description="the same seed makes the same model")
 
 
 class HybridOverrides(dg.Config):
@@ -222,7 +219,7 @@ def hybrid_recommender(
 
     with readable_failures():
         lstm = read_bundle(storage.fetch(lstm_recommender))
-    own = LstmConfig(**lstm.info["configuration"]["lstm"])
+    own = LstmConfig.from_dict(lstm.info["configuration"]["lstm"])
     parts = {"lstm": own, "hybrid": preset(HybridConfig, training.size, config)}
     return _recommender("hybrid", recommendation_dataset, product_embeddings, storage, training, tracking, parts, lstm)
 

@@ -35,6 +35,13 @@ def split_path(directory: Path, split: str) -> Path:
     return directory / f"{split}.parquet"
 
 
+def sample_rows(frame: pl.DataFrame, count: int | None) -> pl.DataFrame:
+    """Return at most ``count`` rows (None: all), in their order; the same for the same number of rows."""
+    if count is None or len(frame) <= count:
+        return frame
+    return frame[np.sort(np.random.default_rng(0).choice(len(frame), count, replace=False))]
+
+
 def read_split(directory: Path, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Return one split, in its row order."""
     return pl.from_arrow(pq.read_table(split_path(directory, split), columns=columns))

@@ -22,6 +22,11 @@ HOURS = {"night (0 to 6)": (0, 6), "morning (6 to 12)": (6, 12), "afternoon (12 
 LARGEST_CATEGORIES = 5
 
 
+def length_of(seen: int) -> str:
+    """Return the slice of a session of which ``seen`` products, at least one, were seen."""
+    return next(name for name, (low, high) in LENGTHS.items() if low <= seen and (high is None or seen <= high))
+
+
 def slices(
     vocabulary: ItemVocabulary,
     sessions: Sequence[Sequence[str]],

@@ -18,6 +18,9 @@ from bigger_boat.ml.repeats import REPEAT_CLASSES
 from bigger_boat.ml.session_index import SessionIndex
 from bigger_boat.ml.time_gaps import GAP_EDGES_S, NO_GAP
 
+ARRAYS = tuple(one.name for one in fields(LstmWeights) if one.name != "item_bias")
+"""What is kept of an LSTM beside the columns of ``export_lstm``, which hold the bias of the items."""
+
 
 def export_lstm(model: LstmModel, directory: Path) -> None:
     """Write ``model`` as a SavedModel (serving_default, strings in, SKUs and scores out) into ``directory``."""
@@ -75,15 +78,16 @@ def load_lstm(directory: Path, longest: int) -> LstmModel:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(directory))
-    if len(loaded.variables_of_scores) != len(fields(LstmWeights)):
+    if len(loaded.variables_of_scores) != 1 + len(ARRAYS):
         raise TrainingError(
-            f"Expected the {len(fields(LstmWeights))} arrays of an LSTM in {directory} and found "
+            f"Expected the {1 + len(ARRAYS)} arrays of an LSTM in {directory} and found "
             f"{len(loaded.variables_of_scores)}: an earlier version of the code wrote it.",
             "Materialize lstm_recommender again, then hybrid_recommender.",
         )
-    columns, vectors, *others = (variable.numpy() for variable in loaded.variables_of_scores)
+    columns, *arrays = (variable.numpy() for variable in loaded.variables_of_scores)
     vocabulary = ItemVocabulary([name.decode() for name in loaded.names.numpy()[:-1]], loaded.counts.numpy())
-    return LstmModel(vocabulary, LstmWeights(vectors, columns[-1], *others), longest)
+    weights = LstmWeights(item_bias=columns[-1], **dict(zip(ARRAYS, arrays, strict=True)))
+    return LstmModel(vocabulary, weights, longest)
 
 
 def constant(array: np.ndarray, name: str):
@@ -148,35 +152,29 @@ class _Queries:
     """``LstmWeights.queries`` as TensorFlow operations on histories and their gaps (B, T), last item first."""
 
     def __init__(self, weights: LstmWeights):
-        names = (
-            "item_vectors",
-            "repeats",
-            "near",
-            "gap_vectors",
-            "kernel",
-            "recurrent",
-            "bias",
-            "projection",
-            "projection_bias",
-        )
         self.units = len(weights.recurrent)
-        self.variables = [constant(getattr(weights, name), name) for name in names]
+        self.learned = {name: constant(getattr(weights, name), name) for name in ARRAYS}
+
+    @property
+    def variables(self) -> list:
+        """What has to be kept beside the graph, in the order of ``ARRAYS``."""
+        return list(self.learned.values())
 
     def __call__(self, recent, gaps):
         import tensorflow as tf
 
-        vectors, _, near, gap_vectors, kernel, recurrent, bias, *projections = self.variables
-        projection, projection_bias = projections
+        own = self.learned
         lengths = tf.cast(tf.math.count_nonzero(recent >= 0, axis=1), tf.int32)
         rows, gaps = (tf.reverse_sequence(one, lengths, seq_axis=1) for one in (tf.maximum(recent, 0), gaps))
         fade = tf.pow(LSTM_NEAR_DECAY, tf.cast(tf.range(tf.shape(recent)[1]), tf.float32))
         fade *= tf.cast(recent >= 0, tf.float32)
-        around = near * tf.einsum("bt,btd->bd", fade, tf.gather(vectors, tf.maximum(recent, 0)))
-        inputs = tf.gather(vectors, rows) + tf.gather(gap_vectors, gaps)
-        steps = tf.transpose(tf.tensordot(inputs, kernel, 1) + bias, [1, 0, 2])
+        vectors = own["item_vectors"]
+        around = own["near"] * tf.einsum("bt,btd->bd", fade, tf.gather(vectors, tf.maximum(recent, 0)))
+        inputs = tf.gather(vectors, rows) + tf.gather(own["gap_vectors"], gaps)
+        steps = tf.transpose(tf.tensordot(inputs, own["kernel"], 1) + own["bias"], [1, 0, 2])
 
         def step(number, state, cell):
-            gates = steps[number] + tf.matmul(state, recurrent)
+            gates = steps[number] + tf.matmul(state, own["recurrent"])
             go, keep, new, put = tf.split(gates, 4, axis=1)
             next_cell = tf.sigmoid(keep) * cell + tf.sigmoid(go) * tf.tanh(new)
             inside = (number < lengths)[:, None]
@@ -186,7 +184,7 @@ class _Queries:
         zeros = tf.zeros([tf.shape(recent)[0], self.units])
         longest = tf.reduce_max(tf.concat([lengths, [0]], axis=0))
         _, state, _ = tf.while_loop(lambda number, *_: number < longest, step, (0, zeros, zeros))
-        return tf.matmul(state, projection) + projection_bias + around
+        return tf.matmul(state, own["projection"]) + own["projection_bias"] + around
 
     def returns(self, recent):
         """Return the places int64 (n, 2) in (B, V) of the products of ``recent``, and what a return is worth there."""
@@ -195,7 +193,7 @@ class _Queries:
         where = tf.where(_first_places(recent))
         classes = tf.minimum(where[:, 1], REPEAT_CLASSES - 1)
         rows = tf.cast(tf.gather_nd(recent, where), tf.int64)
-        return tf.stack([where[:, 0], rows], axis=1), tf.gather(self.variables[1], classes)
+        return tf.stack([where[:, 0], rows], axis=1), tf.gather(self.learned["repeats"], classes)
 
 
 class _Index:

@@ -21,6 +21,8 @@ import polars as pl
 
 from bigger_boat.data.vocabulary import FIRST_SKU_ID
 from bigger_boat.errors import TrainingError
+from bigger_boat.ml.configurations import without_retired
+from bigger_boat.ml.determinism import deterministic
 from bigger_boat.ml.intent_calibration import Calibration, fit_calibration
 from bigger_boat.ml.intent_features import KNOWN_ACTIONS, EncodedSessions, Session, encode_sessions, intent_frame
 from bigger_boat.ml.intent_metrics import IntentReport, intent_report, log_loss
@@ -31,7 +33,6 @@ from bigger_boat.ml.intent_training import (
     OnEpoch,
     Progress,
     addends,
-    deterministic,
     fit_linear,
     last_wide,
     new_network,
@@ -96,7 +97,7 @@ class IntentConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "IntentConfig":
         """Inverse of ``asdict``, also after a trip through JSON, and for bundles that older code wrote."""
-        kept = {name: value for name, value in values.items() if name not in _RETIRED}
+        kept = without_retired(values, _RETIRED)
         return cls(**{**kept, "linear_strengths": tuple(kept["linear_strengths"])})
 
 

@@ -90,16 +90,6 @@ class LinearPart:
         return np.clip((wide - self.mean) / self.scale, -LARGEST_FEATURE, LARGEST_FEATURE) @ self.weights + self.shift
 
 
-def deterministic() -> None:
-    """Make this process's TensorFlow give the same numbers for the same seeds; there is no way back."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-
-
 def augmented(encoded: EncodedSessions, config, epoch: int) -> EncodedSessions:
     """Return the sessions as one epoch sees them; the same seed and epoch lose the same things."""
     return with_random_gaps(

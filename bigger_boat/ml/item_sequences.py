@@ -77,9 +77,6 @@ class TimedSequences(Sequence):
             self.items[start:stop], self.times_ms[self.offsets[start] : self.offsets[max(start, stop)]]
         )
 
-    def __add__(self, other: "TimedSequences") -> "TimedSequences":
-        return TimedSequences([*self.items, *other.items], np.concatenate([self.times_ms, other.times_ms]))
-
     def of_known(self, known: Container[str]) -> "TimedSequences":
         """Return the sessions without the items that are not ``known``, and their times."""
         kept = np.fromiter(

@@ -26,7 +26,10 @@ from bigger_boat.ml.time_gaps import NO_GAP, gap_buckets
 
 @dataclass(frozen=True)
 class LstmConfig(NetworkConfig):
-    """What is chosen before fitting (``NetworkConfig``); ``units``: the width of the LSTM."""
+    """What is chosen before fitting (``NetworkConfig``). ``units``: the width of the LSTM; ``forget_times``: share of
+    sessions that are shown without times while training."""
+
+    forget_times: float = 0.2
 
     @classmethod
     def quick(cls) -> "LstmConfig":

@@ -4,15 +4,17 @@ What belongs elsewhere: the networks (``item_network.py`` and its bodies), the l
 kind learns as arrays (``lstm_recommender.py``, ``prodb_recommender.py``).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from bigger_boat.errors import TrainingError
 from bigger_boat.ml.catalogue import Catalogue, Products
+from bigger_boat.ml.configurations import without_retired
+from bigger_boat.ml.determinism import deterministic
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.metrics import reciprocal_ranks
 from bigger_boat.ml.prod2vec import ProductEmbeddings
@@ -29,9 +31,11 @@ class NetworkConfig:
     """What every next-item network is configured by. ``longest``: the items of a session that it looks at.
 
     ``full_softmax_up_to``: with more products the loss samples ``samples`` of them, by count to the power of
-    ``sample_power``. ``forget_items``: share of products whose own vector is dropped, ``forget_times``: share of
-    sessions that are shown without times, while training.
+    ``sample_power``. ``forget_items``: share of products whose own vector is dropped while training.
     """
+
+    RETIRED: ClassVar[frozenset[str]] = frozenset()
+    """Settings that bundles may still name."""
 
     units: int = 100
     dropout: float = 0.3
@@ -44,9 +48,13 @@ class NetworkConfig:
     samples: int = 500
     sample_power: float = 0.75
     forget_items: float = 0.1
-    forget_times: float = 0.2
     judged_predictions: int = 4_000
     seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of ``asdict``, also for bundles that older code wrote."""
+        return cls(**without_retired(values, cls.RETIRED))
 
 
 @dataclass
@@ -144,16 +152,6 @@ class Judge:
             ranks = 1 + (scores > np.take_along_axis(scores, targets[:, None], axis=1)).sum(axis=1)
             total += reciprocal_ranks(np.where(ranks <= JUDGED_CUTOFF, ranks, 0)).sum()
         return float(total / sum(map(len, self.targets)))
-
-
-def deterministic() -> None:
-    """Make this process's TensorFlow give the same numbers for the same seeds; there is no way back."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
 
 
 class Sampler:

@@ -2,13 +2,15 @@
 
 Products of a session are hidden and have to be guessed from those on both sides; asked what comes next, one more place
 behind the last item is hidden. Half of the lessons are of that kind (``next_share``), the others hide items anywhere.
-score(j) = q . v_j + b_j, with item vectors as the LSTM has them. What is learned are plain arrays: scoring needs no
+score(j) = q . v_j + b_j, with item vectors as the LSTM has them; it sees no pauses, and a product seen before has no
+logit of its own. What is learned are plain arrays: scoring needs no
 Keras. What belongs elsewhere: the network (``prodb_network.py``), fitting (``network_fitting.py``), the graph that
 serves (``prodb_export.py``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +30,8 @@ class ProdbConfig(NetworkConfig):
     ``next_share``: share of the lessons that hide what comes last, after a cut at random; the others hide each item
     with probability ``hidden_share``. ``lessons``: of each session in an epoch.
     """
+
+    RETIRED: ClassVar[frozenset[str]] = frozenset({"forget_times"})  # ProdB sees no times
 
     units: int = 64
     heads: int = 2

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from bigger_boat.data.split_files import read_split
+from bigger_boat.data.split_files import read_split, sample_rows
 from bigger_boat.data.vocabulary import MISSING_TIMESTAMP_MS, SPLITS
 from bigger_boat.ml.baselines import Markov, Popularity, SequentialRules, SessionPopularity
 from bigger_boat.ml.behaviour import behave, slices
@@ -67,10 +67,7 @@ class RecommendationTask:
 
     def _judged(self, split: str) -> pl.DataFrame:
         frame = read_split(self.folder, split).filter(pl.col("items").list.len() > 1)
-        if self._most_sessions is None or len(frame) <= self._most_sessions:
-            return frame
-        chosen = np.random.default_rng(0).choice(len(frame), self._most_sessions, replace=False)
-        return frame[np.sort(chosen)]
+        return sample_rows(frame, self._most_sessions)
 
     @cached_property
     def train(self) -> TimedSequences:

@@ -14,12 +14,16 @@ import numpy as np
 
 from bigger_boat.ml.catalogue import Products
 from bigger_boat.ml.configurations import plain
+from bigger_boat.ml.hybrid_export import export_hybrid, export_lstm
 from bigger_boat.ml.hybrid_recommender import PARTS, HybridConfig, HybridModel, fit_hybrid
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel, fit_knn
-from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, fit_lstm
+from bigger_boat.ml.lstm_recommender import LstmConfig, fit_lstm
 from bigger_boat.ml.network_fitting import Fitted, NetworkConfig
 from bigger_boat.ml.prod2vec import Prod2VecConfig, ProductEmbeddings
-from bigger_boat.ml.prodb_recommender import ProdbConfig, ProdbModel, fit_prodb
+from bigger_boat.ml.prodb_export import export_prodb
+from bigger_boat.ml.prodb_recommender import ProdbConfig, fit_prodb
+from bigger_boat.ml.ranking import Ranker
+from bigger_boat.ml.recommender_export import export_knn
 
 Progress = Callable[[Mapping[str, float], int], None]
 """Called with numbers of an epoch, and its number."""
@@ -56,51 +60,39 @@ class KnnKind:
 
     @staticmethod
     def export(model: KnnModel, directory: Path) -> None:
-        from bigger_boat.ml.recommender_export import export_knn
-
         export_knn(model, directory)
 
 
-class LstmKind:
-    """The next-item LSTM. Configuration: ``lstm``."""
+@dataclass(frozen=True)
+class NetworkKind:
+    """A next-item network. Configuration: the part of its own name, which ``read`` takes from plain values.
 
-    name = "lstm"
+    ``train`` fits it (``fit_lstm``), ``write`` exports it.
+    """
 
-    @staticmethod
-    def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):
-        lstm = lstm or _fit_lstm(data, configuration, validation=data.validation)
-        return lstm.model, {"epochs": lstm.epochs}
+    name: str
+    read: Callable[[Mapping[str, Any]], NetworkConfig]
+    train: Callable[..., Fitted]
+    write: Callable[[Any, Path], None]
 
-    @staticmethod
-    def refit(data: FitData, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> LstmModel:
-        return _fit_lstm(data, configuration, epochs=chosen["epochs"]).model
-
-    @staticmethod
-    def export(model: LstmModel, directory: Path) -> None:
-        from bigger_boat.ml.hybrid_export import export_lstm
-
-        export_lstm(model, directory)
-
-
-class ProdbKind:
-    """The masked language model over products. Configuration: ``prodb``."""
-
-    name = "prodb"
-
-    @staticmethod
-    def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):  # noqa: ARG004
-        fitted = _fit_prodb(data, configuration, validation=data.validation)
+    def fit(self, data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):  # noqa: ARG002
+        fitted = self.fitted(data, configuration, validation=data.validation)
         return fitted.model, {"epochs": fitted.epochs}
 
-    @staticmethod
-    def refit(data: FitData, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> ProdbModel:
-        return _fit_prodb(data, configuration, epochs=chosen["epochs"]).model
+    def refit(self, data: FitData, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> Ranker:
+        return self.fitted(data, configuration, epochs=chosen["epochs"]).model
 
-    @staticmethod
-    def export(model: ProdbModel, directory: Path) -> None:
-        from bigger_boat.ml.prodb_export import export_prodb
+    def fitted(self, data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted:
+        """Fit; ``until``: when that ends, by validation or epochs."""
+        options = {"products": data.products, "checkpoint": data.checkpoint, "on_epoch": data.on_epoch}
+        return self.train(data.sequences, data.embeddings, self.read(configuration[self.name]), **options, **until)
 
-        export_prodb(model, directory)
+    def export(self, model: Ranker, directory: Path) -> None:
+        self.write(model, directory)
+
+
+LSTM = NetworkKind("lstm", LstmConfig.from_dict, fit_lstm, export_lstm)
+PRODB = NetworkKind("prodb", ProdbConfig.from_dict, fit_prodb, export_prodb)
 
 
 class HybridKind:
@@ -110,7 +102,7 @@ class HybridKind:
 
     @staticmethod
     def fit(data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):
-        lstm = lstm or _fit_lstm(data, configuration, validation=data.validation)
+        lstm = lstm or LSTM.fitted(data, configuration, validation=data.validation)
         config = HybridConfig.from_dict(configuration["hybrid"])
         model = fit_hybrid(data.sequences, lstm.model, config, data.validation)
         weights = {name: column.tolist() for name, column in zip(PARTS, model.weights.T, strict=True)}
@@ -118,26 +110,20 @@ class HybridKind:
 
     @staticmethod
     def refit(data: FitData, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> HybridModel:
-        lstm = _fit_lstm(data, configuration, epochs=chosen["epochs"]).model
+        lstm = LSTM.fitted(data, configuration, epochs=chosen["epochs"]).model
         weights = np.array([chosen["weights"][name] for name in PARTS]).T
         return HybridModel.of(data.sequences, lstm, HybridConfig.from_dict(configuration["hybrid"]), weights)
 
     @staticmethod
     def export(model: HybridModel, directory: Path) -> None:
-        from bigger_boat.ml.hybrid_export import export_hybrid
-
         export_hybrid(model, directory)
 
 
-KINDS = {kind.name: kind for kind in (KnnKind, LstmKind, ProdbKind, HybridKind)}
+KINDS = {kind.name: kind for kind in (KnnKind, LSTM, PRODB, HybridKind)}
 """From the simplest to the richest: a richer one is chosen only where it is clearly better."""
 
 
-PARTS_READ = {
-    "lstm": lambda values: LstmConfig(**values),
-    "prodb": lambda values: ProdbConfig(**values),
-    "hybrid": HybridConfig.from_dict,
-}
+PARTS_READ = {"lstm": LSTM.read, "prodb": PRODB.read, "hybrid": HybridConfig.from_dict}
 """The parts of a configuration, and how each is read from plain values."""
 
 
@@ -154,16 +140,3 @@ def current(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return another version's configuration as this code writes it: settings that it lacks have their defaults."""
     parts = {name: read(configuration[name]) for name, read in PARTS_READ.items() if name in configuration}
     return configuration_of(configuration["kind"], asdict(Prod2VecConfig(**configuration["prod2vec"])), **parts)
-
-
-def _fit_lstm(data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted[LstmModel]:
-    return fit_lstm(data.sequences, data.embeddings, LstmConfig(**configuration["lstm"]), **_options(data), **until)
-
-
-def _fit_prodb(data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted[ProdbModel]:
-    config = ProdbConfig(**configuration["prodb"])
-    return fit_prodb(data.sequences, data.embeddings, config, **_options(data), **until)
-
-
-def _options(data: FitData) -> dict[str, Any]:
-    return {"products": data.products, "checkpoint": data.checkpoint, "on_epoch": data.on_epoch}

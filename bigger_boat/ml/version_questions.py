@@ -6,16 +6,15 @@ What belongs elsewhere: comparing the answers (``version_diff.py``), asking (``a
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from bigger_boat.data.split_files import read_split
+from bigger_boat.data.split_files import read_split, sample_rows
+from bigger_boat.ml.behaviour import length_of
 from bigger_boat.ml.bundle import Bundle
 from bigger_boat.ml.golden import events_of
 from bigger_boat.ml.version_diff import Question
 
 SAMPLE = 300
-LENGTHS = {"1 event": (1, 1), "2 to 3 events": (2, 3), "4 to 7 events": (4, 7), "8 and more events": (8, None)}
 
 
 def golden_questions(bundles: Iterable[Bundle]) -> list[Question]:
@@ -26,7 +25,7 @@ def golden_questions(bundles: Iterable[Bundle]) -> list[Question]:
 
 def recommendation_questions(folder: Path, count: int = SAMPLE) -> list[Question]:
     """Return validation sessions of a recommendation data set, asked for their last product."""
-    frame = _sample(read_split(folder, "validation").filter(pl.col("items").list.len() > 1), count)
+    frame = sample_rows(read_split(folder, "validation").filter(pl.col("items").list.len() > 1), count)
     return [
         Question(events_of(actions[:-1], items[:-1], times[:-1]), items[-1], tuple(_recommendation_slices(items)))
         for actions, items, times in frame["item_actions", "items", "item_timestamps_ms"].iter_rows()
@@ -35,7 +34,7 @@ def recommendation_questions(folder: Path, count: int = SAMPLE) -> list[Question
 
 def intent_questions(folder: Path, count: int = SAMPLE) -> list[Question]:
     """Return validation examples of an intent data set, with whether a purchase followed."""
-    frame = _sample(read_split(folder, "validation"), count)
+    frame = sample_rows(read_split(folder, "validation"), count)
     return [
         Question(events_of(actions, skus, times), bool(label), (f"{cut} events after the first add",))
         for actions, skus, times, label, cut in frame["actions", "skus", "timestamps_ms", "label", "cut"].iter_rows()
@@ -46,14 +45,6 @@ QUESTIONS = {"recommendation": recommendation_questions, "intent": intent_questi
 """By endpoint; the folder is that of its data set."""
 
 
-def _sample(frame: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Return ``count`` rows, the same for the same data, in their order."""
-    if len(frame) <= count:
-        return frame
-    return frame[np.sort(np.random.default_rng(0).choice(len(frame), count, replace=False))]
-
-
 def _recommendation_slices(items: list[str]) -> Iterator[str]:
-    seen = len(items) - 1
-    yield next(name for name, (low, high) in LENGTHS.items() if low <= seen and (high is None or seen <= high))
+    yield length_of(len(items) - 1)
     yield "next one seen before" if items[-1] in items[:-1] else "next one new to the session"

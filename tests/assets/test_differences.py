@@ -88,9 +88,9 @@ def test_both_are_asked_the_same_and_data_and_configuration_are_held_side_by_sid
     found = compare(versions["old"], versions["new"], storage)
     # the validation session (a, b, and c to come), and the four golden sessions that both bundles have
     assert found.asked == 5
-    assert found.changed == 4 / 5  # popular products answer the empty session, the same in both
+    assert found.changed == 4 / 5  # what sessions begin with answers the empty session, the same in both
     [slices] = [rows for title, rows in found.tables.items() if title.startswith("Slices")]
-    assert {row["slice"] for row in slices} == {"all", "2 to 3 events", "next one new to the session"}
+    assert {row["slice"] for row in slices} == {"all", "2 to 3 seen", "next one new to the session"}
     data = {row["what"]: (row["before"], row["after"]) for row in found.tables["Data"]}
     assert data["recommendation_dataset: products"] == (2, 3)
     assert data["recommendation_dataset: products that went, that came"] == (0, 1)

@@ -96,7 +96,7 @@ def test_every_method_is_measured_beside_the_others():
 @pytest.mark.slow
 def test_the_same_clicks_give_the_same_figures():
     train, test = sessions_of(*["abcd", "bcd", "dca"] * 8), sessions_of("abc", "dcb")
-    methods = [*LADDER, *NEIGHBOURS, "knn_recommender", "lstm_recommender", "hybrid_recommender"]
+    methods = [*LADDER, *NEIGHBOURS, *CANDIDATES]
 
     def figures():
         rows = Benchmark(train, test, **FAST).run(only=methods)["results"]

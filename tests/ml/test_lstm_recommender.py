@@ -1,9 +1,15 @@
 """The next-item LSTM: its arithmetic beside Keras', what it learns, what it says of new products, resuming."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
+
+from ring_shop import PLACES, ring_shop
 
 from bigger_boat.errors import TrainingError
 from bigger_boat.ml.baselines import Popularity
@@ -19,22 +25,6 @@ from bigger_boat.ml.repeats import REPEAT_CLASSES, seen_classes
 from bigger_boat.ml.time_gaps import GAP_BUCKETS, gap_buckets
 
 CONFIG = LstmConfig(units=16, batch_size=64, epochs=8, learning_rate=2e-2, patience=3, dropout=0.1)
-PLACES = 24
-
-
-def shop(sessions, seed):
-    """Shoppers walk around a ring, onward after an even product and two steps on after an odd one."""
-    generator = np.random.default_rng(seed)
-    result = []
-    for _ in range(sessions):
-        place, items = int(generator.integers(PLACES)), []
-        for _ in range(generator.integers(2, 7)):
-            items.append(f"p{place:02d}")
-            place = (place + (1 if place % 2 == 0 else 2)) % PLACES
-        result.append(items)
-    return result
-
-
 CATALOGUE = Products(
     {f"p{place:02d}": {"category": f"c{place // 4}", "price_bucket": place % 4} for place in range(PLACES)}
     | {"new": {"category": "c1", "price_bucket": 2}, "bare": {"category": None, "price_bucket": None}}
@@ -43,18 +33,18 @@ CATALOGUE = Products(
 
 @pytest.fixture(scope="module")
 def embeddings():
-    return train_prod2vec(shop(400, 0), Prod2VecConfig(dim=8, window=2, epochs=3))
+    return train_prod2vec(ring_shop(400, 0), Prod2VecConfig(dim=8, window=2, epochs=3))
 
 
 @pytest.fixture(scope="module")
 def fitted(embeddings):
-    return fit_lstm(shop(400, 0), embeddings, CONFIG, validation=shop(100, 1), products=CATALOGUE)
+    return fit_lstm(ring_shop(400, 0), embeddings, CONFIG, validation=ring_shop(100, 1), products=CATALOGUE)
 
 
 def test_it_learns_what_follows(fitted):
-    test = shop(150, 2)
+    test = ring_shop(150, 2)
     own = evaluate(fitted.model, test)
-    assert own.mrr_above(evaluate(Popularity.fit(shop(400, 0)), test)).low > 0.2
+    assert own.mrr_above(evaluate(Popularity.fit(ring_shop(400, 0)), test)).low > 0.2
     assert fitted.epochs == max(fitted.history, key=lambda log: log.score).epoch
     assert fitted.history[-1].loss < fitted.history[0].loss
 
@@ -142,7 +132,7 @@ def test_the_sampled_loss_estimates_the_full_one(embeddings):
 @pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_undisturbed_one(embeddings, tmp_path):
     config = replace(CONFIG, epochs=3, full_softmax_up_to=0, samples=10)
-    sessions, path = shop(150, 0), tmp_path / "lstm.npz"
+    sessions, path = ring_shop(150, 0), tmp_path / "lstm.npz"
 
     def stop_after(number):
         def on_epoch(_numbers, epoch):

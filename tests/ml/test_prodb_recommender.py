@@ -1,9 +1,15 @@
 """ProdB: its lessons, its arithmetic offline beside Keras', what it learns, resuming."""
 
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
+
+from ring_shop import PLACES, ring_shop
 
 from bigger_boat.ml.baselines import Popularity
 from bigger_boat.ml.catalogue import Catalogue
@@ -13,31 +19,17 @@ from bigger_boat.ml.prodb_recommender import ProdbConfig, ProdbModel, fit_prodb,
 from bigger_boat.ml.recommender_evaluation import evaluate
 
 CONFIG = ProdbConfig(units=16, layers=2, batch_size=64, epochs=8, learning_rate=1e-2, patience=3, dropout=0.1)
-PLACES = 24
-
-
-def shop(sessions, seed):
-    """Shoppers walk around a ring, onward after an even product and two steps on after an odd one."""
-    generator = np.random.default_rng(seed)
-    result = []
-    for _ in range(sessions):
-        place, items = int(generator.integers(PLACES)), []
-        for _ in range(generator.integers(2, 7)):
-            items.append(f"p{place:02d}")
-            place = (place + (1 if place % 2 == 0 else 2)) % PLACES
-        result.append(items)
-    return result
 
 
 @pytest.fixture(scope="module")
 def embeddings():
-    return train_prod2vec(shop(400, 0), Prod2VecConfig(dim=8, window=2, epochs=3))
+    return train_prod2vec(ring_shop(400, 0), Prod2VecConfig(dim=8, window=2, epochs=3))
 
 
 def test_it_learns_what_follows(embeddings):
-    fitted = fit_prodb(shop(400, 0), embeddings, CONFIG, validation=shop(100, 1))
-    test = shop(150, 2)
-    assert evaluate(fitted.model, test).mrr_above(evaluate(Popularity.fit(shop(400, 0)), test)).low > 0.2
+    fitted = fit_prodb(ring_shop(400, 0), embeddings, CONFIG, validation=ring_shop(100, 1))
+    test = ring_shop(150, 2)
+    assert evaluate(fitted.model, test).mrr_above(evaluate(Popularity.fit(ring_shop(400, 0)), test)).low > 0.2
     assert fitted.history[-1].loss < fitted.history[0].loss
 
 
@@ -91,7 +83,7 @@ def test_padding_changes_nothing(embeddings):
 @pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_undisturbed_one(embeddings, tmp_path):
     config = replace(CONFIG, epochs=3, full_softmax_up_to=0, samples=10)
-    sessions, path = shop(150, 0), tmp_path / "prodb.npz"
+    sessions, path = ring_shop(150, 0), tmp_path / "prodb.npz"
 
     def stop(_numbers, epoch):
         if epoch == 2:
@@ -103,6 +95,12 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(embeddings, tmp_path
     undisturbed = fit_prodb(sessions, embeddings, config, epochs=3)
     recent = np.array([[3, 1, -1], [0, -1, -1]], dtype=np.int32)
     assert resumed.model.scores(recent) == pytest.approx(undisturbed.model.scores(recent), abs=1e-5)
+
+
+def test_a_configuration_that_names_times_which_it_never_saw_is_read():
+    assert ProdbConfig.from_dict({**asdict(CONFIG), "forget_times": 0.2}) == CONFIG
+    with pytest.raises(TypeError, match="colour"):
+        ProdbConfig.from_dict({"colour": 1})
 
 
 def test_heads_share_the_width_evenly():

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
+from bigger_boat.errors import TrainingError
+from bigger_boat.ml.hybrid_export import load_lstm
 from bigger_boat.ml.hybrid_recommender import CONTEXTS, PARTS, HybridConfig, HybridModel
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
@@ -178,6 +181,17 @@ def test_a_fresh_process_with_tensorflow_only_gives_the_offline_answers(model, e
             assert answer["fallback"][row] == expected["fallback"]
             flagged = {s for s, bad in zip(events[row].skus, answer["unknown"][row], strict=False) if bad}
             assert flagged == set(expected["unknown_skus"])
+
+
+def test_an_lstm_is_read_back_as_it_was_and_another_graph_is_refused(exported, model):
+    if not isinstance(model, LstmModel):
+        with pytest.raises(TrainingError, match="Expected the 10 arrays of an LSTM"):
+            load_lstm(exported, 4)
+        return
+    again = load_lstm(exported, 4)
+    assert again.vocabulary.skus == model.vocabulary.skus
+    for one in fields(LstmWeights):
+        np.testing.assert_array_equal(getattr(again.weights, one.name), getattr(model.weights, one.name))
 
 
 def test_padding_columns_and_neighbours_in_the_batch_change_nothing(exported, model):
