@@ -155,7 +155,7 @@ def knn_recommender(
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow", "keras"},
-    code_version="2",
+    code_version="3",
 )
 def lstm_recommender(
     config: LstmOverrides,

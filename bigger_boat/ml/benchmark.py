@@ -139,7 +139,8 @@ class Benchmark:
     @cached_property
     def _lstm(self) -> LstmModel:
         sequences = sequences_of(self.train)
-        return fit_lstm(sequences, self.embeddings, self.lstm, epochs=self._earlier_lstm.epochs).model
+        earlier = self._earlier_lstm
+        return fit_lstm(sequences, self.embeddings, self.lstm, epochs=earlier.epochs, **earlier.also).model
 
     def _fit_prodb(self) -> ProdbModel:
         earlier, later = map(sequences_of, self._parts)

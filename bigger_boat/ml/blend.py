@@ -13,12 +13,14 @@ import numpy as np
 @dataclass(frozen=True)
 class Choices:
     """N choices among M candidates in all, those of one choice together: ``parts`` float32 (M, F), ``starts`` (N,) of
-    each choice, ``chosen`` (N,) the place in M of what was chosen, ``context`` float (N, C)."""
+    each choice, ``chosen`` (N,) the place in M of what was chosen, ``context`` float (N, C). ``base`` (M,): what is
+    added to the scores whatever the weights."""
 
     parts: np.ndarray
     starts: np.ndarray
     chosen: np.ndarray
     context: np.ndarray
+    base: np.ndarray | float = 0.0
 
 
 def fit_blend(choices: Choices, penalty: float, free: np.ndarray) -> np.ndarray:
@@ -41,6 +43,7 @@ class _Logit:
     def __init__(self, choices: Choices, parts: np.ndarray, penalty: float, free: np.ndarray):
         self.parts, self.starts, self.chosen = parts, choices.starts, choices.chosen
         self.penalty, self.free = penalty, free
+        self.base = choices.base
         self.context = choices.context.astype(np.float64)
         self.owners = np.repeat(np.arange(len(self.starts)), np.diff(np.append(self.starts, len(parts))))
 
@@ -77,7 +80,7 @@ class _Logit:
 
     def _shares(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the probability of each candidate (M,), and its logarithm."""
-        scores = ((self.parts @ self.weights(flat).T) * self.context[self.owners]).sum(axis=1)
+        scores = ((self.parts @ self.weights(flat).T) * self.context[self.owners]).sum(axis=1) + self.base
         scores -= np.maximum.reduceat(scores, self.starts)[self.owners]
         logs = scores - np.log(np.add.reduceat(np.exp(scores), self.starts))[self.owners]
         return np.exp(logs), logs

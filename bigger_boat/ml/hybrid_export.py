@@ -10,10 +10,12 @@ import numpy as np
 
 from bigger_boat.errors import TrainingError
 from bigger_boat.ml.hybrid_recommender import NEAR_DECAY, PARTS, PRIORS, SEEN, SHARES, SMALLEST_SHARE, HybridModel
+from bigger_boat.ml.item_losses import IMPOSSIBLE
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.lstm_network import NEAR_DECAY as LSTM_NEAR_DECAY
 from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.recommender_export import export_recommender
+from bigger_boat.ml.repeat_calibration import RepeatCalibration
 from bigger_boat.ml.repeats import REPEAT_CLASSES
 from bigger_boat.ml.session_index import SessionIndex
 from bigger_boat.ml.time_gaps import GAP_EDGES_S, NO_GAP
@@ -35,7 +37,7 @@ def export_lstm(model: LstmModel, directory: Path) -> None:
         recent, gaps = recent[:, : model.longest], gap_buckets(times_ms)[:, : model.longest]
         query = queries(recent, gaps)
         plain = tf.matmul(tf.concat([query, tf.ones_like(query[:, :1])], axis=1), columns)
-        return tf.tensor_scatter_nd_add(plain, *queries.returns(recent))
+        return _calibrated(model.repeats, tf.tensor_scatter_nd_add(plain, *queries.returns(recent)), recent)
 
     export_recommender(model, scores, [columns, *queries.variables], directory)
 
@@ -74,7 +76,10 @@ def export_hybrid(model: HybridModel, directory: Path) -> None:
 
 
 def load_lstm(directory: Path, longest: int) -> LstmModel:
-    """Return the model that ``export_lstm`` wrote into ``directory``, as it was. TrainingError if older code did."""
+    """Return the network that ``export_lstm`` wrote into ``directory``, as it was; its returns are not calibrated.
+
+    TrainingError if older code wrote it.
+    """
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(directory))
@@ -131,6 +136,21 @@ def _first_places(recent):
     earlier = tf.linalg.band_part(tf.ones([tf.shape(recent)[1]] * 2), -1, 0) - tf.eye(tf.shape(recent)[1])
     same = (recent[:, :, None] == recent[:, None, :]) & (earlier > 0)
     return (recent >= 0) & ~tf.reduce_any(same, axis=2)
+
+
+def _calibrated(repeats: RepeatCalibration, logits, recent):
+    """``RepeatCalibration.applied`` as TensorFlow operations."""
+    import tensorflow as tf
+
+    where = tf.where(_first_places(recent))
+    owners, classes = where[:, 0], tf.minimum(where[:, 1], REPEAT_CLASSES - 1)
+    places = tf.stack([owners, tf.cast(tf.gather_nd(recent, where), tf.int64)], axis=1)
+    own = tf.gather_nd(logits, places)
+    others = tf.tensor_scatter_nd_update(logits, places, tf.fill(tf.shape(own), tf.constant(IMPOSSIBLE, tf.float32)))
+    total = tf.gather(tf.reduce_logsumexp(others, axis=1), owners)
+    offset, slope = (tf.gather(each, classes) for each in (repeats.offset, repeats.slope))
+    calibrated = total + offset + slope * (own - total)
+    return tf.tensor_scatter_nd_update(logits, places, tf.where(total > IMPOSSIBLE / 2, calibrated, own))
 
 
 def _seen(recent, part, width: int):

@@ -117,7 +117,7 @@ class HybridModel(Ranker):
         shape = (len(recent), len(self.vocabulary))
         parts = {name: np.log1p(share / SMALLEST_SHARE) for name, share in self.index.parts(recent).items()}
         lstm = self.lstm
-        parts["lstm"] = lstm.scores(recent) if times_ms is None else lstm.scores_in_time(recent, times_ms)
+        parts["lstm"] = lstm.logits(recent, times_ms)
         parts["near"] = self.near_query(recent) @ self.lstm.weights.item_vectors.T
         parts |= _seen(recent, shape)
         return parts | {name: np.broadcast_to(prior, shape) for name, prior in zip(PRIORS, self.priors.T, strict=True)}
@@ -144,7 +144,7 @@ def _choices(model: HybridModel, sample: Judge, config: HybridConfig) -> Choices
     """Return the candidates of a sample of predictions: the best of each part, what was seen, and what was chosen."""
     parts, sizes, chosen, contexts, total = [], [], [], [], 0
     step = model.batch_size()
-    for all_recent, all_times, all_targets in zip(sample.recent, sample.times_ms, sample.targets, strict=True):
+    for all_recent, all_times, all_targets in sample:
         for first in range(0, len(all_targets), step):
             some = slice(first, first + step)
             recent, targets = all_recent[some], all_targets[some]

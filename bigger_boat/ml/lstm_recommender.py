@@ -1,24 +1,27 @@
 """The next-item LSTM: what it is configured by, fitting it, fitting it again on all days, and its scores.
 
 score(j) = q . v_j + b_j + r(j), with q the sum of what is near to the last items and of what an LSTM makes of them,
-each with the pause before it, and r(j) what it is worth that j was seen in the session, by how long ago. Item vectors
+each with the pause before it, and r(j) what it is worth that j was seen in the session, by how long ago; how likely a
+return is against all else is then calibrated on validation (``repeat_calibration.py``). Item vectors
 start from Prod2Vec, stand for input and output, and carry what the catalogue says, so that a product new to
 the shop has one, too. What is learned are plain arrays (``LstmWeights``): scoring needs no Keras. What belongs
 elsewhere: the network that is trained (``lstm_network.py``), fitting (``network_fitting.py``), the graph that serves
 (``hybrid_export.py``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bigger_boat.ml.item_network import REPEAT_SCALE, learned_items
 from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.lstm_network import NEAR_DECAY, build_network
-from bigger_boat.ml.network_fitting import Fitted, NetworkConfig, fit_network
+from bigger_boat.ml.network_fitting import Fitted, Judge, NetworkConfig, fit_network
 from bigger_boat.ml.prod2vec import ProductEmbeddings
 from bigger_boat.ml.ranking import Ranker
+from bigger_boat.ml.repeat_calibration import RepeatCalibration, fit_repeats
 from bigger_boat.ml.repeats import distance_classes, first_places, seen_classes
 from bigger_boat.ml.sequence_training import Windows, pooled_batches
 from bigger_boat.ml.time_gaps import NO_GAP, gap_buckets
@@ -91,19 +94,27 @@ class LstmModel(Ranker):
 
     name = "lstm_recommender"
 
-    def __init__(self, vocabulary: ItemVocabulary, weights: LstmWeights, longest: int):
+    def __init__(
+        self,
+        vocabulary: ItemVocabulary,
+        weights: LstmWeights,
+        longest: int,
+        repeats: RepeatCalibration | None = None,
+    ):
         self.vocabulary = vocabulary
         self.weights = weights
         self.longest = longest
+        self.repeats = repeats or RepeatCalibration.none()
 
     def scores(self, recent: np.ndarray) -> np.ndarray:
-        return self._scores(recent, self.queries(recent))
+        return self.repeats.applied(self.logits(recent), recent[:, : self.longest])
 
     def scores_in_time(self, recent: np.ndarray, times_ms: np.ndarray) -> np.ndarray:
-        return self._scores(recent, self.queries(recent, times_ms))
+        return self.repeats.applied(self.logits(recent, times_ms), recent[:, : self.longest])
 
-    def _scores(self, recent: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        scores = queries @ self.weights.item_vectors.T + self.weights.item_bias
+    def logits(self, recent: np.ndarray, times_ms: np.ndarray | None = None) -> np.ndarray:
+        """Return what the network itself says, float32 (B, V): returns are not calibrated yet."""
+        scores = self.queries(recent, times_ms) @ self.weights.item_vectors.T + self.weights.item_bias
         owners, ages = np.nonzero(first_places(recent[:, : self.longest]))
         scores[owners, recent[owners, ages]] += self.weights.repeats[distance_classes(ages)]
         return scores
@@ -124,9 +135,18 @@ def in_time_order(recent: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def fit_lstm(
-    sequences: Sequence[Sequence[str]], embeddings: ProductEmbeddings, config: LstmConfig, **options
+    sequences: Sequence[Sequence[str]],
+    embeddings: ProductEmbeddings,
+    config: LstmConfig,
+    *,
+    validation: Sequence[Sequence[str]] | None = None,
+    repeats: Mapping[str, Any] | None = None,
+    **options,
 ) -> Fitted[LstmModel]:
-    """Fit on ``sequences``; for ``options`` (when it stops, catalogue, checkpoint) see ``fit_network``."""
+    """Fit on ``sequences``; for ``options`` (when it stops, catalogue, checkpoint) see ``fit_network``.
+
+    Returns are calibrated on ``validation``; without it by ``repeats``, a ``RepeatCalibration`` as plain values.
+    """
 
     def learned(vocabulary: ItemVocabulary, network) -> LstmModel:
         return LstmModel(vocabulary, LstmWeights.of(network, len(vocabulary)), config.longest)
@@ -137,7 +157,16 @@ def fit_lstm(
             shown, gaps = rows[:, :-1], np.where(timed, gaps, NO_GAP)[:, :-1]
             yield {"rows": shown, "gaps": gaps, "seen": seen_classes(shown), "targets": rows[:, 1:]}
 
-    return fit_network(sequences, embeddings, config, build=build_network, learned=learned, inputs=inputs, **options)
+    own = {"build": build_network, "learned": learned, "inputs": inputs}
+    fitted = fit_network(sequences, embeddings, config, validation=validation, **own, **options)
+    model = fitted.model
+    if validation is not None:
+        judge = Judge(model.vocabulary, validation, config)
+        model.repeats = fit_repeats((model.logits(*asked), asked[0][:, : model.longest], t) for *asked, t in judge)
+        fitted.also["repeats"] = model.repeats.as_dict()
+    elif repeats is not None:
+        model.repeats = RepeatCalibration.from_dict(repeats)
+    return fitted
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

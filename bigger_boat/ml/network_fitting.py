@@ -59,11 +59,12 @@ class NetworkConfig:
 
 @dataclass
 class Fitted(Generic[Model]):
-    """A model with what fitting has chosen on validation (``epochs``), and how it went."""
+    """A model with what fitting has chosen on validation (``epochs``, plain values in ``also``), and how it went."""
 
     model: Model
     epochs: int
     history: list[EpochLog] = field(default_factory=list)
+    also: dict[str, Any] = field(default_factory=dict)
 
 
 def fit_network(
@@ -144,10 +145,14 @@ class Judge:
         self.times_ms = [histories.recent_times(batch) for batch in self.batches]
         self.targets = [encoded.rows[positions[batch]] for batch in self.batches]
 
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
+        """Yield histories, their times if there are any, and what came next, batch by batch."""
+        return zip(self.recent, self.times_ms, self.targets, strict=True)
+
     def score(self, model: Ranker) -> float:
         """Return the mean reciprocal rank at 20."""
         total = 0.0
-        for recent, times_ms, targets in zip(self.recent, self.times_ms, self.targets, strict=True):
+        for recent, times_ms, targets in self:
             scores = model.scores(recent) if times_ms is None else model.scores_in_time(recent, times_ms)
             ranks = 1 + (scores > np.take_along_axis(scores, targets[:, None], axis=1)).sum(axis=1)
             total += reciprocal_ranks(np.where(ranks <= JUDGED_CUTOFF, ranks, 0)).sum()

@@ -77,13 +77,13 @@ class NetworkKind:
 
     def fit(self, data: FitData, configuration: Mapping[str, Any], lstm: Fitted | None = None):  # noqa: ARG002
         fitted = self.fitted(data, configuration, validation=data.validation)
-        return fitted.model, {"epochs": fitted.epochs}
+        return fitted.model, {"epochs": fitted.epochs, **fitted.also}
 
     def refit(self, data: FitData, configuration: Mapping[str, Any], chosen: Mapping[str, Any]) -> Ranker:
-        return self.fitted(data, configuration, epochs=chosen["epochs"]).model
+        return self.fitted(data, configuration, **chosen).model
 
     def fitted(self, data: FitData, configuration: Mapping[str, Any], **until: Any) -> Fitted:
-        """Fit; ``until``: when that ends, by validation or epochs."""
+        """Fit; ``until``: by validation, or by what was chosen there."""
         options = {"products": data.products, "checkpoint": data.checkpoint, "on_epoch": data.on_epoch}
         return self.train(data.sequences, data.embeddings, self.read(configuration[self.name]), **options, **until)
 

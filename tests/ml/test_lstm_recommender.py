@@ -49,6 +49,16 @@ def test_it_learns_what_follows(fitted):
     assert fitted.history[-1].loss < fitted.history[0].loss
 
 
+def test_nobody_goes_back_on_a_ring_and_validation_says_so(fitted):
+    """Calibrated, what was seen is less likely than the network alone says; the rest is as it was."""
+    recent = np.array([[3, 1, 4], [0, 5, 2]], dtype=np.int32)
+    change = fitted.model.scores(recent) - fitted.model.logits(recent)
+    assert (np.take_along_axis(change, recent, axis=1) < 0).all()
+    np.put_along_axis(change, recent, 0, axis=1)
+    assert not change.any()
+    assert fitted.also == {"repeats": fitted.model.repeats.as_dict()}
+
+
 def test_a_product_of_no_session_gets_a_vector_from_its_category(fitted):
     vocabulary, vectors = fitted.model.vocabulary, fitted.model.weights.item_vectors
     assert vocabulary.skus[-1] == "new"

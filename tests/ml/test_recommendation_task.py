@@ -131,7 +131,9 @@ def test_a_configuration_of_another_version_is_fitted_on_the_training_days(folde
     task = RecommendationTask(folder)
     configuration = configuration_of("lstm", PROD2VEC, lstm=replace(LSTM, epochs=1, units=4))
     rival, chosen = task.fit_configuration(configuration)
-    assert chosen == {"epochs": 1}
+    assert chosen["epochs"] == 1
+    again = task.refit(configuration, chosen)
+    assert again.repeats.as_dict() == chosen["repeats"], "calibrated as it was chosen on validation"
     comparison = task.compare(task.load(candidates["lstm"]), rival)
     assert comparison.days == 1
     assert comparison.interval.low < comparison.interval.value < comparison.interval.high

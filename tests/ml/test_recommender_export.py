@@ -22,6 +22,7 @@ from bigger_boat.ml.ranking import EventSession
 from bigger_boat.ml.recommender_evaluation import evaluate
 from bigger_boat.ml.recommender_export import SavedModelRanker, _top_k
 from bigger_boat.ml.recommender_kinds import KINDS
+from bigger_boat.ml.repeat_calibration import RepeatCalibration
 from bigger_boat.ml.repeats import REPEAT_CLASSES
 from bigger_boat.ml.session_index import IndexConfig
 from bigger_boat.ml.time_gaps import GAP_BUCKETS
@@ -115,7 +116,8 @@ def lstm(units=7, dim=5):
     shapes = [(60, dim), (60,), (REPEAT_CLASSES,), (dim,), (GAP_BUCKETS, dim), *cell, (units, dim), (dim,)]
     weights = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
     weights[0][1::2], weights[1][1::2] = weights[0][::2], weights[1][::2]
-    return LstmModel(ItemVocabulary(SKUS, COUNTS), LstmWeights(*weights), longest=4)
+    repeats = RepeatCalibration(*generator.normal(size=(2, REPEAT_CLASSES)).astype(np.float32))
+    return LstmModel(ItemVocabulary(SKUS, COUNTS), LstmWeights(*weights), longest=4, repeats=repeats)
 
 
 def prodb():
