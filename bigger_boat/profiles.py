@@ -7,7 +7,7 @@ from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.gateway_api import GatewayApi
-from bigger_boat.resources.landing_zone import LandingZone
+from bigger_boat.resources.landing_zone import LandingZone, S3LandingZone
 from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.prediction_logs import LocalPredictionLogs
 from bigger_boat.resources.public_api import LocalPublicApi, PublicApi
@@ -56,6 +56,19 @@ def public_api(settings: Settings) -> PublicApi:
     )
 
 
+def landing_zone(settings: Settings) -> LandingZone:
+    """Return what has arrived, for use outside of Dagster."""
+    if settings.profile == "local":
+        return LandingZone(path=str(settings.landing_dir))
+    return S3LandingZone(
+        path=str(settings.landing_dir),
+        storage=settings.storage,
+        kms_key=settings.storage_kms_key,
+        spool=str(settings.incoming_dir),
+        trust_time=settings.collect_trust_time,
+    )
+
+
 def storage(settings: Settings) -> Storage:
     """Return where data sets, embeddings, bundles and reports are, for use outside of Dagster."""
     return _s3(settings) if settings.profile == "aws" else LocalStorage(base_dir=str(settings.data_dir))
@@ -86,7 +99,7 @@ def dbt(settings: Settings) -> DbtInProcess:
 def _local(settings: Settings) -> dict[str, object]:
     """Return the roles that both profiles have, each by the profile's own adapter."""
     return {
-        "landing_zone": LandingZone(path=str(settings.landing_dir)),
+        "landing_zone": landing_zone(settings),
         "warehouse": WAREHOUSES[settings.profile](settings),
         "dbt": dbt(settings),
         "storage": storage(settings),

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     alert_sns_topic: str = Field("", description="ARN of an SNS topic that is told the same; empty: none")
     keep_versions: int = Field(5, ge=1, description="versions of an endpoint that are kept beside the one that serves")
 
-    storage: str = Field("", pattern="^(s3://[^/]+.*)?$", description="aws: s3://bucket/path of data sets and bundles")
+    storage: str = Field("", pattern="^(s3://[^/]+.*)?$", description="aws: s3://bucket/path of all that is shared")
     storage_kms_key: str = Field("", description="ARN of the KMS key that encrypts them; empty: the bucket's own key")
     endpoint_role: str = Field("", description="aws: ARN of the role that SageMaker endpoints run with")
     serving_image: str = Field("", description="aws: address of the serving image in ECR")
@@ -131,6 +131,10 @@ class Settings(BaseSettings):
     @property
     def collect_dir(self) -> Path:
         return self.data_dir / "collect"
+
+    @property
+    def incoming_dir(self) -> Path:
+        return self.data_dir / "incoming"
 
     @property
     def warehouse_path(self) -> Path:

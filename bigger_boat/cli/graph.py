@@ -9,7 +9,7 @@ import typer
 from bigger_boat.cli.app import STOPPED, DryRun, Size, app
 from bigger_boat.cli.past import Past, as_it_stood, without_publishing
 from bigger_boat.cli.process import prepare_process
-from bigger_boat.cli.shop import land_shop
+from bigger_boat.cli.shop import land_shop, share_landing
 from bigger_boat.errors import LandingError
 from bigger_boat.settings import Settings, get_settings
 
@@ -116,6 +116,7 @@ def run_graph(
     ):
         if past:
             past.open()
+        share_landing(settings)
         index = read_index(settings.landing_dir)
         if not index.days:
             raise LandingError(

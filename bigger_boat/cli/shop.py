@@ -76,6 +76,17 @@ def land_shop(
             progress=progress,
         )
     show_landing(report)
+    share_landing(settings)
+
+
+def share_landing(settings: Settings) -> None:
+    """Share the landing zone with other machines, where there are any (``aws`` profile); say what was done."""
+    if settings.profile == "aws":
+        from bigger_boat.console import say
+        from bigger_boat.profiles import landing_zone
+
+        if done := landing_zone(settings).sync():
+            say(f"  {done[:1].upper()}{done[1:]}.")
 
 
 @app.command(epilog="Example: bigger-boat replay data/shop --speed 1000x --to 2026-10-07")

@@ -133,14 +133,18 @@ def read_manifest(root: Path, part: str, version: int) -> Manifest:
     """Return a version of the manifest of a day, of ``catalog`` or of ``unknown``; LandingError if it is not there."""
     path = manifest_path(root, part, version)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        files, rejected = _files(raw["files"]), _files(raw["rejected"])
-        return Manifest(raw["part"], raw["version"], raw["time"], files, rejected, raw.get("rewritten", ""))
+        return parse_manifest(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "Restore it from a backup, or move the landing zone away and land the source files again."
         raise LandingError(
             f"The manifest {path}, which the landing index names, cannot be read: {error}.", hint
         ) from error
+
+
+def parse_manifest(raw: Mapping) -> Manifest:
+    """Return a manifest from what its JSON holds. Raises KeyError or TypeError where that is something else."""
+    files, rejected = _files(raw["files"]), _files(raw["rejected"])
+    return Manifest(raw["part"], raw["version"], raw["time"], files, rejected, raw.get("rewritten", ""))
 
 
 def current_manifest(root: Path, part: str, index: LandingIndex | None = None) -> Manifest | None:

@@ -56,16 +56,17 @@ class StagedFile:
 
 
 @contextmanager
-def landing_lock(root: Path, progress: Progress | None = None) -> Iterator[Path]:
+def landing_lock(root: Path, progress: Progress | None = None, *, waits: bool = True) -> Iterator[Path]:
     """Hold the landing zone for writing; yield an empty staging directory that goes away afterwards.
 
-    Waits while another process lands, and says so through ``progress``. Whoever holds the lock is the only writer, so
+    Waits while another process lands, and says so through ``progress``; with ``waits=False`` raises BlockingIOError
+    instead. Whoever holds the lock is the only writer, so
     what lies in the staging area then was left by a process that died, and is removed.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     with open(root / ".lock", "a+", encoding="utf-8") as lock:
-        _wait_for(lock, progress)
+        _wait_for(lock, progress, waits)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -79,13 +80,15 @@ def landing_lock(root: Path, progress: Progress | None = None) -> Iterator[Path]
             lock.truncate(0)
 
 
-def _wait_for(lock, progress: Progress | None) -> None:
+def _wait_for(lock, progress: Progress | None, waits: bool) -> None:
     waited_s = 0
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
+            if not waits:
+                raise
             lock.seek(0)
             if progress and waited_s % 50 == 0:
                 progress(f"waiting for another landing (process {lock.read() or 'unknown'})", waited_s // 10, 0)
@@ -133,7 +136,7 @@ def commit(
 
 def write_manifest(root: Path, staging: Path, manifest: Manifest) -> None:
     """Write a version of a part's manifest, atomically."""
-    _write_json(staging, manifest_path(root, manifest.part, manifest.version), asdict(manifest))
+    write_json(staging, manifest_path(root, manifest.part, manifest.version), asdict(manifest))
 
 
 def write_index(
@@ -141,7 +144,7 @@ def write_index(
 ) -> None:
     """Write the index, atomically: the commit of whatever was written before."""
     parts = {part: asdict(entry) for part, entry in sorted(entries.items())}
-    _write_json(staging, Path(root) / "index.json", {"format": INDEX_FORMAT, "parts": parts, "shifts": list(shifts)})
+    write_json(staging, Path(root) / "index.json", {"format": INDEX_FORMAT, "parts": parts, "shifts": list(shifts)})
 
 
 def _next_manifest(root: Path, before: Manifest, staged: list[StagedFile], superseded, now: datetime) -> Manifest:
@@ -213,7 +216,8 @@ def move_in(staged: Path, final: Path) -> None:
     sync_directory(final.parent)
 
 
-def _write_json(staging: Path, path: Path, value: object) -> None:
+def write_json(staging: Path, path: Path, value: object) -> None:
+    """Write a small file of the landing zone, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = staging / path.name
     with open(temporary, "w", encoding="utf-8") as file:

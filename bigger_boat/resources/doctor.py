@@ -105,7 +105,8 @@ def _data_folder(settings: Settings) -> str:
 def _landing(settings: Settings) -> str:
     index = read_index(settings.landing_dir)
     if not index.days:
-        raise SettingsError("Nothing has landed.", "bigger-boat land DIR, or bigger-boat simulate.")
+        there = " What other machines landed comes with bigger-boat run --dry-run." if settings.profile == "aws" else ""
+        raise SettingsError("Nothing has landed here.", f"bigger-boat land DIR, or bigger-boat simulate.{there}")
     return f"{len(index.days)} days, {index.first_day} to {index.last_day}"
 
 

@@ -1,12 +1,19 @@
-"""The landing zone as a Dagster resource: where it is, and what is in force. Reads only; ``data.landing`` lands."""
+"""The landing zone as a Dagster resource: where it is, and what is in force. ``data.landing`` lands.
 
-from datetime import date
+``LandingZone`` is a folder of this machine; ``S3LandingZone`` the same folder as a copy of what several machines share.
+What belongs elsewhere: how copies become one (``landing_mirror.py``), Firehose's objects (``landing_incoming.py``).
+"""
+
+from datetime import date, datetime
 from pathlib import Path
 
 import dagster as dg
 
 from bigger_boat.data import landing_index
 from bigger_boat.data.landing_index import DayEntry, LandingIndex
+from bigger_boat.resources.landing_incoming import Incoming, Taken
+from bigger_boat.resources.landing_mirror import LandingMirror
+from bigger_boat.resources.s3_storage import object_store
 
 
 class LandingZone(dg.ConfigurableResource):
@@ -18,6 +25,21 @@ class LandingZone(dg.ConfigurableResource):
     def root(self) -> Path:
         """The landing root."""
         return Path(self.path)
+
+    def sync(self, *, waits: bool = True) -> str:  # noqa: ARG002
+        """Share with other machines what has landed; return what was done in a sentence, "" for nothing.
+
+        With ``waits=False`` a landing that is under way on this machine is not waited for.
+        """
+        return ""
+
+    def incoming(self) -> list[str]:
+        """Return what waits to be landed, and was not written by this machine."""
+        return []
+
+    def take_incoming(self, now: datetime) -> Taken:  # noqa: ARG002
+        """Land what waits."""
+        return Taken()
 
     def index(self) -> LandingIndex:
         """Return what is in force now."""
@@ -49,3 +71,37 @@ class LandingZone(dg.ConfigurableResource):
         """Return per day the rows in force of ``browsing`` and ``search``, and how many were ``rejected``."""
         parts = self.index().parts
         return {day: dict(parts[day].rows) if day in parts else {} for day in days}
+
+
+class S3LandingZone(LandingZone):
+    """A copy under ``path`` of the landing zone at ``storage``/landing; looking at the index brings it up to date."""
+
+    storage: str
+    kms_key: str = ""
+    spool: str
+    trust_time: bool = False
+
+    @property
+    def mirror(self) -> LandingMirror:
+        """The copy."""
+        return LandingMirror(self.root, object_store(self.storage, self.kms_key))
+
+    def sync(self, *, waits: bool = True) -> str:
+        done = self.mirror.sync(waits=waits)
+        received = [f"commits of other machines that are in force here now: {done.received}"] if done.received else []
+        sent = [f"what landed here is in force at {self.storage}/landing"] if done.sent else []
+        return "; ".join([*sent, *received])
+
+    def incoming(self) -> list[str]:
+        return self._incoming.waiting()
+
+    def take_incoming(self, now: datetime) -> Taken:
+        return self._incoming.take(now)
+
+    def index(self) -> LandingIndex:
+        self.sync(waits=False)
+        return super().index()
+
+    @property
+    def _incoming(self) -> Incoming:
+        return Incoming(self.mirror, Path(self.spool), trust_time=self.trust_time)

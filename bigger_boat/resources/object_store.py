@@ -12,6 +12,7 @@ An object appears whole or not at all, so that what a kill leaves is a version w
 upload later writes the same objects again. ROOT is any address that UPath knows; options are given for S3 only.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -71,6 +72,58 @@ class ObjectStore:
         with self._named("written", path):
             self.root.fs.pipe_file(self._address(path), content)
 
+    def create_text(self, path: str, text: str) -> bool:
+        """Write a small object that nobody has written; return whether it was this call that did."""
+        with self._named("written", path):
+            try:
+                self.root.fs.pipe_file(self._address(path), text.encode(), mode="create")
+                return True
+            except FileExistsError:
+                return False
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return an object's content; there must be one."""
+        with self._named("read", path):
+            return self.root.fs.cat_file(self._address(path))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the objects below a folder, relative to it, in order of their names."""
+        with self._named("listed", folder):
+            address = self._address(folder)
+            return sorted(found.removeprefix(address).lstrip("/") for found in self.root.fs.find(address))
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if it is there."""
+        with self._named("removed", path), contextlib.suppress(FileNotFoundError):
+            self.root.fs.rm_file(self._address(path))
+
+    def create_file(self, local: Path, path: str) -> str:
+        """Copy a file to where nobody has written one; return the digest of what lies there then, and here.
+
+        Where one lies there already, it is copied here: one name, one content, whoever wrote it first.
+        """
+        progress = _progress(path, dg.get_dagster_logger("storage").info)
+        with self._named("written", path):
+            try:
+                self.root.fs.put_file(
+                    str(local), self._address(path), chunksize=self.part_bytes, callback=progress, mode="create"
+                )
+                return file_digest(local)
+            except FileExistsError:
+                pass
+        self.fetch_file(path, local, None)
+        return file_digest(local)
+
+    def fetch_file(self, path: str, local: Path, digest: str | None) -> None:
+        """Copy an object to ``local``, with one rename. Raises CloudError if it has not this sha256."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        draft = local.with_name(f".draft-{os.getpid()}-{local.name}")
+        try:
+            self._fetch(path, draft, digest, dg.get_dagster_logger("storage").info)
+            draft.replace(local)
+        finally:
+            draft.unlink(missing_ok=True)
+
     def files(self, version: str) -> dict[str, dict[str, Any]] | None:
         """Return the list of files of a version (``bytes``, ``sha256`` by name), None where the version is not."""
         text = self.read_text(f"{version}/{FILES}")
@@ -89,11 +142,8 @@ class ObjectStore:
                     str(folder / name), self._address(path), chunksize=self.part_bytes, callback=_progress(path, tell)
                 )
         text = json.dumps(files, indent=2, sort_keys=True) + "\n"
-        with self._named("written", f"{version}/{FILES}"):
-            try:
-                self.root.fs.pipe_file(self._address(f"{version}/{FILES}"), text.encode(), mode="create")
-            except FileExistsError:
-                self._is_there(version, files)
+        if not self.create_text(f"{version}/{FILES}", text):
+            self._is_there(version, files)
 
     def download(self, version: str, target: Path, tell: Tell | None = None) -> bool:
         """Copy a version to ``target`` with one rename, verified; return whether there is one.
@@ -117,11 +167,11 @@ class ObjectStore:
             shutil.rmtree(draft, ignore_errors=True)
         return True
 
-    def _fetch(self, path: str, target: Path, digest: str, tell: Tell) -> None:
+    def _fetch(self, path: str, target: Path, digest: str | None, tell: Tell) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._named("read", path):
             self.root.fs.get_file(self._address(path), str(target), callback=_progress(path, tell))
-        if file_digest(target) != digest:
+        if digest is not None and file_digest(target) != digest:
             raise CloudError(
                 f"{self.root_address}/{path} was altered: it does not match the digest it was written with.",
                 "Materialize what it belongs to again; a version is never repaired by hand.",
