@@ -13,6 +13,7 @@ from bigger_boat.data.landing_commits import KNOWN_FILE
 from bigger_boat.data.landing_index import files_for, read_index, read_manifest
 from bigger_boat.data.landing_store import landing_lock
 from bigger_boat.errors import CloudError, LandingError
+from bigger_boat.ml.bundle import file_digest
 from bigger_boat.profiles import landing_zone
 from bigger_boat.resources import landing_mirror
 from bigger_boat.resources.landing_mirror import LandingMirror, Synced
@@ -211,6 +212,19 @@ def test_a_log_that_was_replaced_is_not_gone_on_with(one, other, tmp_path, store
     assert "move" in error.value.hint
     assert len(store.names("landing/_commits")) == commits
     assert in_force(one) == {"2026-11-20": ["s1", "s2"]}
+
+
+@pytest.mark.parametrize("part_bytes", [5 << 20, 32 << 20], ids=["in parts", "at once"])
+def test_one_name_has_one_content_whoever_wrote_it_first(tmp_path, store, part_bytes):
+    """The same rows may be other bytes where another version of Arrow wrote them."""
+    large = ObjectStore(store.root_address, part_bytes=part_bytes)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"1" * (11 << 20))
+    second.write_bytes(b"2" * (11 << 20))
+    digest = large.create_file(first, "landing/x.parquet")
+    assert large.create_file(second, "landing/x.parquet") == digest == file_digest(second)
+    assert second.read_bytes() == first.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
 
 
 def test_the_commands_share_what_they_land(tmp_path, store, capsys):
