@@ -129,6 +129,17 @@ def test_roles_are_passed_to_those_services_only_that_may_assume_them(platform):
             assert any(service in trust[arn] for service in services)
 
 
+def test_nothing_may_be_deleted_but_what_firehose_wrote(platform):
+    may_delete = {
+        (policy.role, resource)
+        for policy in platform.policies()
+        for statement in policy.allowed()
+        if any(action.startswith("s3:Delete") for action in statement["Action"])
+        for resource in statement["Resource"]
+    }
+    assert may_delete == {("OrchestratorRole", "arn:aws:s3:::bigger-boat-platform-bucket/data/landing/_incoming/*")}
+
+
 def test_policies_and_template_are_not_too_long(platform):
     def length(document: dict) -> int:
         return len(re.sub(r"\s", "", json.dumps(document)))
