@@ -241,6 +241,9 @@ def test_the_aws_profile_by_the_command_line(aws, bucket, server, key_file, duck
         address = json.loads(handed)["address"]
         assert bucket.Object(f"boat/{address}/_files.json").get()["ContentLength"]
         assert read_manifest(tmp_path / address).data_version == read_manifest(duck[0].dataset(key)).data_version
+    [commit] = bucket.objects.filter(Prefix="boat/landing/_commits/")
+    landed = {manifest["part"] for manifest in json.loads(commit.get()["Body"].read())["manifests"]}
+    assert {FIRST, LAST, "catalog"} <= landed, "what had landed here is shared with other machines"
     assert not (tmp_path / "warehouse.duckdb").exists()
     assert not [login["QUERY"] for login in server.entries("login") if "roleName" in login["QUERY"]]  # none was set
     secret = key_file.read_text().splitlines()[1].encode()
