@@ -13,6 +13,7 @@ from bigger_boat.cli.app import app
 from bigger_boat.cli.graph import run_graph
 from bigger_boat.cli.past import AS_OF
 from bigger_boat.cli.process import prepare_process
+from bigger_boat.data.landing_commits import Known
 from bigger_boat.data.prediction_files import LOG_TABLES
 from bigger_boat.errors import CloudError, LandingError, WarehouseError
 from bigger_boat.settings import Settings
@@ -38,6 +39,11 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
         raise CloudError(
             f"forget does not look into the versions on S3 yet ({settings.storage}): it would forget half.",
             "Delete the versions of datasets/ there, and make them again; docs/aws.md says how.",
+        )
+    if shared_at := Known.address_of(settings.landing_dir):
+        raise LandingError(
+            f"The landing zone here is a copy of {shared_at}/landing: these sessions would come back from there.",
+            "docs/aws.md says how to forget where several machines share a landing zone.",
         )
     del sys.argv[2:]  # dbt writes the command line of its process into its log
     note = Note.read(settings.data_dir)

@@ -76,11 +76,16 @@ class Known:
     @classmethod
     def read(cls, root: Path, address: str) -> "Known":
         """Return what a copy knows; nothing where it never met this log, so that all it holds is new to the log."""
-        try:
-            raw = json.loads((Path(root) / KNOWN_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        raw = _read_known(root)
+        if raw is None or raw["address"] != address:
             return cls(address)
-        return cls(**{**raw, "shifts": tuple(raw["shifts"])}) if raw["address"] == address else cls(address)
+        return cls(**{**raw, "shifts": tuple(raw["shifts"])})
+
+    @staticmethod
+    def address_of(root: Path) -> str | None:
+        """Return where the log is that a folder is a copy of; None for a landing zone of its own."""
+        raw = _read_known(root)
+        return raw["address"] if raw else None
 
     def write(self, root: Path, staging: Path) -> None:
         write_json(staging, Path(root) / KNOWN_FILE, asdict(self))
@@ -92,6 +97,13 @@ class Known:
             return self
         last = commits[-1]
         return Known(self.address, self.commit + len(commits), last.digest, {**self.versions, **versions}, last.shifts)
+
+
+def _read_known(root: Path) -> dict | None:
+    try:
+        return json.loads((Path(root) / KNOWN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
 
 
 def landed_apart(index: LandingIndex, known: Known) -> list[str]:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from batch_stand_in import BUCKET
 
+from bigger_boat.cli import forget as forgetting
 from bigger_boat.cli.shop import land_shop, share_landing
 from bigger_boat.data.landing import land
 from bigger_boat.data.landing_commits import KNOWN_FILE
@@ -242,6 +243,16 @@ def test_the_commands_share_what_they_land(tmp_path, store, capsys):
     assert landing_zone(other).index() == landing_zone(one).index()
     share_landing(other)
     assert capsys.readouterr().out == ""
+
+
+def test_forgetting_in_a_copy_is_refused_because_the_others_would_bring_it_back(one, tmp_path, monkeypatch):
+    land_sessions(one, "s1")
+    one.sync()
+    one.root.rename(tmp_path / "landing")
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    monkeypatch.setattr(forgetting, "prepare_process", lambda **_told: settings)
+    with pytest.raises(LandingError, match=f"is a copy of {one.store.root_address}/landing"):
+        forgetting.forget(["s1"])
 
 
 def test_a_wrong_bucket_is_named(tmp_path, aws):
