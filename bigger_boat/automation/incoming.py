@@ -5,10 +5,10 @@ What belongs elsewhere: judging and landing events (``resources/landing_incoming
 """
 
 import time
-from datetime import UTC, datetime
 
 import dagster as dg
 
+from bigger_boat import clock
 from bigger_boat.assets.common import readable_failures
 from bigger_boat.automation.arrival import UNFINISHED
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG
@@ -21,7 +21,7 @@ AGAIN_S = 600
 @dg.op(description="Judge what Firehose wrote, land each good event once, put the others aside, and take it away.")
 def land_incoming(context: dg.OpExecutionContext, landing_zone: LandingZone) -> None:
     with readable_failures():
-        taken = landing_zone.take_incoming(datetime.now(UTC))
+        taken = landing_zone.take_incoming(clock.utc_now())
     context.log.info(taken.sentence)
 
 
