@@ -2,8 +2,9 @@
 
     python docs/recommender_tables.py
 
-Takes about ten minutes of CPU per shop. --shop measures one of them and keeps the other's table. The same machine and
-seed give the same figures, except CPU seconds.
+Without ProdB, which was not timed, yoochoose takes about ten minutes of CPU and challenge, whose LSTM goes on for more
+epochs, about twenty. --shop measures one of them and keeps the other's table. The same machine and seed give the same
+figures, except CPU seconds.
 """
 
 import argparse

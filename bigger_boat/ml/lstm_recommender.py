@@ -2,10 +2,10 @@
 
 score(j) = q . v_j + b_j + r(j), with q the sum of what is near to the last items and of what an LSTM makes of them,
 each with the pause before it, and r(j) what it is worth that j was seen in the session, by how long ago; how likely a
-return is against all else is then calibrated on validation (``repeat_calibration.py``). Item vectors
-start from Prod2Vec, stand for input and output, and carry what the catalogue says, so that a product new to
-the shop has one, too. What is learned are plain arrays (``LstmWeights``): scoring needs no Keras. What belongs
-elsewhere: the network that is trained (``lstm_network.py``), fitting (``network_fitting.py``), the graph that serves
+return is against all else is calibrated on validation where that helps (``repeat_calibration.py``). Item vectors start
+from Prod2Vec, stand for input and output, and carry what the catalogue says, so that a product new to the shop has one,
+too. What is learned are plain arrays (``LstmWeights``): scoring needs no Keras. What belongs elsewhere: the
+network that is trained (``lstm_network.py``), fitting (``network_fitting.py``), the graph that serves
 (``hybrid_export.py``).
 """
 
@@ -145,7 +145,8 @@ def fit_lstm(
 ) -> Fitted[LstmModel]:
     """Fit on ``sequences``; for ``options`` (when it stops, catalogue, checkpoint) see ``fit_network``.
 
-    Returns are calibrated on ``validation``; without it by ``repeats``, a ``RepeatCalibration`` as plain values.
+    Returns are calibrated on ``validation`` where that helps; without it by ``repeats``, a ``RepeatCalibration`` as
+    plain values.
     """
 
     def learned(vocabulary: ItemVocabulary, network) -> LstmModel:
@@ -159,14 +160,21 @@ def fit_lstm(
 
     own = {"build": build_network, "learned": learned, "inputs": inputs}
     fitted = fit_network(sequences, embeddings, config, validation=validation, **own, **options)
-    model = fitted.model
     if validation is not None:
-        judge = Judge(model.vocabulary, validation, config)
-        model.repeats = fit_repeats((model.logits(*asked), asked[0][:, : model.longest], t) for *asked, t in judge)
-        fitted.also["repeats"] = model.repeats.as_dict()
+        calibrate(fitted.model, Judge(fitted.model.vocabulary, validation, config))
+        fitted.also["repeats"] = fitted.model.repeats.as_dict()
     elif repeats is not None:
-        model.repeats = RepeatCalibration.from_dict(repeats)
+        fitted.model.repeats = RepeatCalibration.from_dict(repeats)
     return fitted
+
+
+def calibrate(model: LstmModel, judge: Judge) -> None:
+    """Calibrate the returns of ``model`` on validation, where that raises its MRR@20: the fit is by likelihood."""
+    model.repeats = RepeatCalibration.none()
+    before = judge.score(model)
+    model.repeats = fit_repeats((model.logits(*asked), asked[0][:, : model.longest], t) for *asked, t in judge)
+    if judge.score(model) <= before:
+        model.repeats = RepeatCalibration.none()
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ logit of a product that was seen, of distance class c, becomes
     total + offset[c] + slope[c] * (logit - total)
 
 Slope 1 and offset 0 change nothing, slope 0 makes a return as likely whatever else is offered. The few numbers are a
-conditional logit (``blend.py``), so the same data give the same ones. What belongs elsewhere: distance classes
+conditional logit (``blend.py``), so the same data give the same ones. Likelihood is not rank: whether they are kept is
+decided by MRR@20 (``lstm_recommender.py``). What belongs elsewhere: distance classes
 (``repeats.py``), the same inside a TensorFlow graph (``hybrid_export.py``).
 """
 

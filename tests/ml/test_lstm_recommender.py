@@ -17,10 +17,11 @@ from bigger_boat.ml.catalogue import Catalogue, Products
 from bigger_boat.ml.item_network import REPEAT_SCALE
 from bigger_boat.ml.item_sequences import TimedSequences
 from bigger_boat.ml.lstm_network import build_network
-from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights, fit_lstm, in_time_order
-from bigger_boat.ml.network_fitting import Sampler
+from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights, calibrate, fit_lstm, in_time_order
+from bigger_boat.ml.network_fitting import Judge, Sampler
 from bigger_boat.ml.prod2vec import Prod2VecConfig, train_prod2vec
 from bigger_boat.ml.recommender_evaluation import evaluate
+from bigger_boat.ml.repeat_calibration import RepeatCalibration
 from bigger_boat.ml.repeats import REPEAT_CLASSES, seen_classes
 from bigger_boat.ml.time_gaps import GAP_BUCKETS, gap_buckets
 
@@ -49,13 +50,24 @@ def test_it_learns_what_follows(fitted):
     assert fitted.history[-1].loss < fitted.history[0].loss
 
 
-def test_nobody_goes_back_on_a_ring_and_validation_says_so(fitted):
-    """Calibrated, what was seen is less likely than the network alone says; the rest is as it was."""
-    recent = np.array([[3, 1, 4], [0, 5, 2]], dtype=np.int32)
-    change = fitted.model.scores(recent) - fitted.model.logits(recent)
+def test_returns_are_calibrated_where_that_helps(fitted):
+    """Nobody goes back on the ring: a network that expects it is put right, one that does not is left alone."""
+    judge = Judge(fitted.model.vocabulary, ring_shop(100, 1), CONFIG)
+    weights, recent = fitted.model.weights, np.array([[3, 1, 4], [0, 5, 2]], dtype=np.int32)
+
+    def expecting(worth):
+        return LstmModel(fitted.model.vocabulary, replace(weights, repeats=weights.repeats + worth), longest=20)
+
+    wrong, right = expecting(30), expecting(-30)
+    before = judge.score(wrong)
+    calibrate(wrong, judge)
+    assert judge.score(wrong) > before + 0.2
+    change = wrong.scores(recent) - wrong.logits(recent)
     assert (np.take_along_axis(change, recent, axis=1) < 0).all()
     np.put_along_axis(change, recent, 0, axis=1)
     assert not change.any()
+    calibrate(right, judge)
+    assert right.repeats.as_dict() == RepeatCalibration.none().as_dict()
     assert fitted.also == {"repeats": fitted.model.repeats.as_dict()}
 
 
