@@ -83,7 +83,12 @@ def api(dry_run: DryRun = False) -> None:
     if dry_run:
         from bigger_boat.profiles import public_api
 
-        public_api(settings).deploy(_agreement(yes=False, dry_run=True))
+        def show(changes: list[str]) -> bool:
+            for change in changes:
+                _tell(f"Stack {settings.api_stack} will {change}")
+            return False
+
+        public_api(settings).deploy(show)
         say("Nothing was made: this was a dry run.")
         return
     _materialize("prediction_api", settings)

@@ -32,7 +32,8 @@ class Builds:
         looks = self.looks.get(build["id"], 0)
         self.looks[build["id"]] = looks + 1
         status = self.statuses[min(looks, len(self.statuses) - 1)]
-        stream = {"groupName": "/aws/codebuild/log", "streamName": build["id"].replace(":", "/")}
+        project, _, number = build["id"].partition(":")
+        stream = {"groupName": f"/aws/codebuild/{project}", "streamName": number}
         logs = self.here.client("logs")
         with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=stream["groupName"])
