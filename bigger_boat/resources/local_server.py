@@ -36,6 +36,7 @@ def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None
     from bigger_boat.serving.server import run_server
 
     log_as_json()
+    prefer_onednn()
     logged = settings.log_predictions and bundle is None  # in the container SageMaker captures them
     collect = CollectOptions(
         settings.collect_dir,
@@ -56,6 +57,15 @@ def serve(settings: Settings, host: str, port: int, bundle: Path | None) -> None
         ),
         announce=lambda url: print(f"Serving at {url}; stop with Ctrl-C.", flush=True),
     )
+
+
+def prefer_onednn() -> None:
+    """Have TensorFlow, which is not imported yet, use its oneDNN kernels, as it does by itself on newer processors.
+
+    One session's product with 66,000 products takes a quarter of the time. Scores move by rounding. Whoever sets
+    ``TF_ENABLE_ONEDNN_OPTS`` decides otherwise.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def ensure_running(settings: Settings) -> str:

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import gc
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,14 +21,9 @@ _serves_only = False
 
 
 def serve_only() -> None:
-    """Say that this process does nothing but serve, before its first graph: then less of TensorFlow is imported.
-
-    Its oneDNN kernels are switched on, as they are by themselves on newer processors: one session's product with
-    66,000 products takes a quarter of the time. Scores move by rounding. ``TF_ENABLE_ONEDNN_OPTS`` decides otherwise.
-    """
+    """Say that this process does nothing but serve, before its first graph: then less of TensorFlow is imported."""
     global _serves_only
     _serves_only = True
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def load_runtime() -> None:
