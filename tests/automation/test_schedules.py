@@ -59,13 +59,13 @@ def test_a_tick_of_the_healing_asks_for_what_is_behind_unless_it_is_being_made(t
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
 
         def tick() -> list[dg.RunRequest] | dg.SkipReason:
-            context = dg.build_schedule_context(
+            with dg.build_schedule_context(  # closed: one that is left behind hands its instance to later tests
                 instance=instance,
                 scheduled_execution_time=NOW,
                 repository_def=defs.get_repository_def(),
                 resources={"landing_zone": LandingZone(path=str(tmp_path / "landing"))},
-            )
-            return daily_healing(context)
+            ) as context:
+                return daily_healing(context)
 
         assert tick() == dg.SkipReason("Nothing has landed yet.")
         simulate(tmp_path / "shop", sessions=50, days=2, products=20, seed=1, end_date=(NOW - timedelta(days=1)).date())
