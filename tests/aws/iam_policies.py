@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 ACCOUNT, REGION, STACK = "123456789012", "eu-west-1", "bigger-boat-platform"
+STACK_ID = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{{}}/1"
 PSEUDO = {
     "AWS::Partition": "aws",
     "AWS::Region": REGION,
     "AWS::AccountId": ACCOUNT,
     "AWS::URLSuffix": "amazonaws.com",
-    "AWS::StackName": STACK,
-    "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK}/1",
 }
 GIVEN = {
     "GitHubRepository": "shop/boat",
@@ -74,12 +73,19 @@ class Policy:
 class Template:
     """A template with its functions resolved. ``names``: resources by their real names, where they are known."""
 
-    def __init__(self, path: Path, given: Mapping[str, str] = GIVEN, names: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        given: Mapping[str, str] = GIVEN,
+        names: Mapping[str, str] | None = None,
+        stack: str = STACK,
+    ):
         from cfnlint.decode import decode
 
         self.body, faults = decode(str(path))
         assert not faults, faults
-        self.resources, self.names = self.body["Resources"], names or {}
+        self.resources, self.names, self.stack = self.body["Resources"], names or {}, stack
+        self.pseudo = {**PSEUDO, "AWS::StackName": stack, "AWS::StackId": STACK_ID.format(stack)}
         declared = self.body["Parameters"]
         self.parameters = {key: str(given.get(key, each.get("Default", ""))) for key, each in declared.items()}
 
@@ -126,15 +132,15 @@ class Template:
     def _ref(self, name: str) -> Any:
         if name == "AWS::NoValue":
             return _NO_VALUE
-        if name in PSEUDO or name in self.parameters:
-            return PSEUDO.get(name) or self.parameters[name]
+        if name in self.pseudo or name in self.parameters:
+            return self.pseudo.get(name) or self.parameters[name]
         kind, physical = self.resources[name]["Type"], self._physical(name)
         return ARNS[kind].format(physical) if kind.endswith(REF_IS_ARN) and ":" not in physical else physical
 
     def _physical(self, name: str) -> str:
         properties = self.resources[name].get("Properties", {})
         named = next((properties[key] for key in _NAMES if key in properties), None)
-        return self.names.get(name) or (self._resolve(named) if named else f"{STACK}-{name.lower()}")
+        return self.names.get(name) or (self._resolve(named) if named else f"{self.stack}-{name.lower()}")
 
     def _attribute(self, of: Any) -> str:
         name, attribute = of if isinstance(of, list) else of.split(".")

@@ -106,8 +106,11 @@ def platform(here: StandIn) -> Iterator[Builds]:
 
 
 def make_project(here: StandIn, name: str) -> None:
-    """Make the project of CodeBuild that the template describes."""
-    here.client("codebuild").create_project(
+    """Make the project of CodeBuild that the template describes, if it is not there yet."""
+    codebuild = here.client("codebuild")
+    if name in codebuild.list_projects()["projects"]:
+        return
+    codebuild.create_project(
         name=name,
         source={"type": "S3", "location": "bucket/source/none.zip"},
         artifacts={"type": "NO_ARTIFACTS"},

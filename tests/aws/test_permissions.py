@@ -32,14 +32,16 @@ from bigger_boat.resources.stacks import Stack
 from bigger_boat.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Tried to parse")]
-NAME, STACK, TAG = "recommendation", "bigger-boat-platform", "0123456789ab"
+NAME, STACK, TAG = "recommendation", "recorded-platform", "0123456789ab"
+PREFIX = "recorded"
+"""Names of its own: other modules' stacks and endpoints are in the same stand-in."""
 
 
 class Scene:
     """The platform, the settings that it makes, and its template with the resources' real names."""
 
     def __init__(self, folder: Path, aws):
-        made = Settings(_env_file=None)
+        made = Settings(_env_file=None, platform_stack=STACK, endpoint_prefix=PREFIX, api_stack=f"{PREFIX}-api")
         given = {"GitHubRepository": GIVEN["GitHubRepository"], "ImageTag": TAG}
         update_platform(made, platform_stack(made, print), given, lambda changes: bool(changes))
         self.outputs = Stack(STACK, print).outputs()
@@ -47,6 +49,9 @@ class Scene:
         loaded = load_settings(folder / ".env", complete=False)
         of_a_test = {
             "profile": "aws",
+            "platform_stack": STACK,
+            "endpoint_prefix": PREFIX,
+            "api_stack": f"{PREFIX}-api",
             "remote_steps": True,
             "data_dir": folder / "data",
             "endpoint_instance": "ml.m5.large",
@@ -62,7 +67,10 @@ class Scene:
         }
         names |= {"GpuQueue": self.outputs["BatchGpuQueue"], "CpuQueue": self.outputs["BatchCpuQueue"]}
         self.template = Template(
-            REPOSITORY / "deploy" / "platform.yaml", {**given, "EndpointPrefix": "bigger-boat"}, names
+            REPOSITORY / "deploy" / "platform.yaml",
+            {**given, "EndpointPrefix": PREFIX, "ApiStack": f"{PREFIX}-api"},
+            names,
+            STACK,
         )
         for role in ("EndpointRole", "FunctionRole", "JobRole"):
             assert self.outputs[role].endswith(self.template._physical(role))

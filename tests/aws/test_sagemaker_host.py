@@ -36,7 +36,7 @@ from bigger_boat.resources.sagemaker_host import SageMakerHost
 
 pytestmark = pytest.mark.slow  # each version that goes live is a process that imports TensorFlow
 
-NAME, ENDPOINT = "recommendation", "boat-recommendation"
+NAME, ENDPOINT = "recommendation", "vessel-recommendation"
 OTHER = FOLLOWS[::-1].copy()
 REQUEST = {"sessions": [["sku-a"]], "k": 2}
 
@@ -55,7 +55,7 @@ class Platform:
             storage=self.storage,
             role="arn:aws:iam::123456789012:role/endpoint",
             image=image,
-            prefix="boat",
+            prefix="vessel",
             shape=EndpointShape(capture_percent=100, **shape),
             timeout_s=timeout_s,
             poll_s=0.1,
@@ -68,7 +68,9 @@ class Platform:
         return make_bundle(root, NAME, lambda path: export_recommender(path, follows), golden)
 
     def endpoints(self) -> list[str]:
-        return [each["EndpointName"] for each in self.sagemaker.list_endpoints()["Endpoints"]]
+        """Those of this prefix: other modules' may be there, whatever the order in which tests come."""
+        listed = self.sagemaker.list_endpoints(NameContains="vessel-")["Endpoints"]
+        return [each["EndpointName"] for each in listed]
 
     def ask(self) -> dict:
         return self.host._endpoint(NAME).ask(REQUEST)
@@ -120,10 +122,10 @@ def test_the_asset_deploys_the_api_and_asks_it_as_a_shop_would(platform, tmp_pat
     for name, bundle in handed.items():
         address = {"address": platform.storage.address(bundle.directory)}
         platform.storage.store.write_text(f"addresses/{name}.json", json.dumps(address))
-    function = Function(build_package(), HANDLER, {"ENDPOINT_PREFIX": "boat"}, tmp_path)
+    function = Function(build_package(), HANDLER, {"ENDPOINT_PREFIX": "vessel"}, tmp_path)
     with gateway(function) as url, outputs_of_change_sets():
         template = str(REPOSITORY / "deploy" / "api.yaml")
-        api = GatewayApi(storage=platform.storage, stack_name="boat-api", template=template, own_url=url)
+        api = GatewayApi(storage=platform.storage, stack_name="vessel-api", template=template, own_url=url)
         result = dg.materialize(
             [prediction_api, *(dg.AssetSpec(name).with_io_manager_key("address_io_manager") for name in handed)],
             resources={"storage": platform.storage, "address_io_manager": addresses, "public_api": api},
@@ -286,8 +288,9 @@ def test_instances_follow_the_requests_if_told(serving):
     assert not put_scaling(ENDPOINT, EndpointShape(instance_type="ml.m5.large"))
     assert put_scaling(ENDPOINT, EndpointShape(instance_type="ml.m5.large", instances=1, most_instances=4))
     scaling = serving.ends.here.client("application-autoscaling")
-    [target] = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
-    assert (target["ResourceId"], target["MaxCapacity"]) == (f"endpoint/{ENDPOINT}/variant/AllTraffic", 4)
+    ours = [f"endpoint/{ENDPOINT}/variant/AllTraffic"]
+    [target] = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ours)["ScalableTargets"]
+    assert target["MaxCapacity"] == 4
 
 
 def test_a_first_deployment_that_fails_leaves_no_endpoint(ends, tmp_path):
