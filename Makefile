@@ -56,8 +56,9 @@ fuzz: install  ## 100,000 rude requests to a server of its own
 soak: install  ## ten minutes of requests and swaps: memory stays, nothing fails
 	$(BIN)/python tests/serving/soak_server.py --minutes 10
 
-kills: install  ## kill -9 of a server that collects events, 50 times: none is lost, none lands twice
-	$(BIN)/python tests/serving/kill_server.py --kills 50
+kills: install  ## kill -9, 50 times: a server that collects; runs, daemon and server of up. Nothing is lost or doubled
+	$(BIN)/python tests/serving/kill_server.py --kills 30
+	$(BIN)/python -m pytest -q -s tests/integration/test_kill_daemon.py --kills 20
 
 clean:  ## remove the virtual environment and all data
 	rm -rf $(VENV) data

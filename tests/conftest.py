@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--histories N``: how many random histories of landings, corrections and runs the slow test of healing tries.
 
-    ``--kills N``: how often the slow test of the web UI kills its daemon or one of its runs.
+    ``--kills N``: how often the slow test of the web UI kills one of its runs, its daemon or the server.
     """
-    parser.addoption("--kills", type=int, default=2, help="how often a run, then the daemon are killed (default: 2)")
+    parser.addoption("--kills", type=int, default=3, help="how often a part of `up` is killed (default: 3)")
     parser.addoption("--histories", type=int, default=40, help="random histories of days that heal (default: 40)")
