@@ -1,24 +1,20 @@
 """The gate, attacked: faults planted where they would arise. Each is refused in words; what serves goes on serving."""
 
-import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
+from planted import ascending, choose, popular_items, replace_candidate
 
 from bigger_boat.data import intent_dataset, recommendation_dataset
 from bigger_boat.data.split_files import split_path
 from bigger_boat.ml import bundle as bundles
 from bigger_boat.ml import gate
 from bigger_boat.ml.bundle import BUNDLE_FILE, GOLDEN_FILE, Bundle, read_bundle, write_bundle
-from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
-from bigger_boat.ml.prod2vec import ProductEmbeddings
-from bigger_boat.ml.recommendation_task import RecommendationTask
 from bigger_boat.serving import client
 
 SPLITS = ("train", "validation", "test")
@@ -121,47 +117,6 @@ def test_a_faulty_data_set_makes_no_champion(attacked, monkeypatch, module, name
 
 
 # Faults of a candidate, which the champion's gate judges.
-
-
-def replace_candidate(live, model: KnnModel, **changes) -> None:
-    """Make ``model``, honestly measured, the candidate that the leaderboard chose."""
-    task = RecommendationTask(live.folder("recommendation_dataset"))
-    info = read_bundle(live.folder("knn_recommender")).info
-    scores = task.scores(model, "validation")
-    written = task.write(
-        live.storage.folder("bundles/knn_recommender"), model, {**info, "metrics": {"validation": scores}, **changes}
-    )
-    choose(live, written)
-
-
-def choose(live, candidate: Bundle) -> None:
-    with live.storage.draft("reports/recommender_leaderboard") as draft:
-        report = json.loads((live.folder("recommender_leaderboard") / "report.json").read_text())
-        report["chosen"]["bundle"] = live.storage.address(candidate.directory)
-        (draft.path / "report.json").write_text(json.dumps(report))
-    live.point("recommender_leaderboard", draft.address)
-
-
-def trained(live) -> ProductEmbeddings:
-    return ProductEmbeddings.load(live.folder("product_embeddings"))
-
-
-class Backwards(KnnModel):
-    """Sorts the wrong way: the worst products first."""
-
-    def scores(self, recent: np.ndarray) -> np.ndarray:
-        return -super().scores(recent)
-
-
-def popular_items(live) -> KnnModel:
-    """Has learned nothing but what is popular."""
-    embeddings = trained(live)
-    blind = dataclasses.replace(embeddings, vectors=np.zeros_like(embeddings.vectors))
-    return KnnModel(blind, KnnConfig(last_bonus=0.0, revisit_bonus=0.0, popularity_weight=1.0))
-
-
-def ascending(live) -> KnnModel:
-    return Backwards(trained(live), KnnConfig())
 
 
 @pytest.mark.parametrize("model", [popular_items, ascending])

@@ -36,6 +36,14 @@ STATS = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { asse
   numMaterialized numMaterializing } } }"""
 
 
+TICKS = """query ($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { sensorState {
+  id ticks(limit: 1000) { status skipReason runIds error { message } } } } } }"""
+START_SENSOR = """mutation ($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
+  __typename ... on PythonError { message } } }"""
+STOP_SENSOR = """mutation ($id: String!) { stopSensor(id: $id) { __typename ... on PythonError { message } } }"""
+OVER = ("SUCCESS", "FAILURE", "CANCELED")
+
+
 class WebUI:
     """A running web UI at ``url``; ``log``: the file of what it and its daemon say; ``pid``: of ``bigger-boat up``."""
 
@@ -71,6 +79,40 @@ class WebUI:
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
 
+    def launch_job(self, job: str, **config: Any) -> str:
+        """Launch a job of one op, named as the job without ``_job``, with the op's config; return the run's id."""
+        selector = {**LOCATION, "pipelineName": job}
+        run_config = {"ops": {job.removesuffix("_job"): {"config": config}}}
+        params = {"selector": selector, "mode": "default", "runConfigData": run_config}
+        launched = self.ask(LAUNCH_RUN, params=params)
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def runs_by_sensor(self, sensor: str) -> list[dict[str, str]]:
+        """Return the runs that a sensor asked for, oldest first: their tags, ``id`` and ``status``."""
+        told = [
+            {**{tag["key"]: tag["value"] for tag in run["tags"]}, "id": run["runId"], "status": run["status"]}
+            for run in reversed(self.runs())
+        ]
+        return [run for run in told if run.get("dagster/sensor_name") == sensor]
+
+    def sentences(self, sensor: str) -> list[str]:
+        """Return what a sensor's ticks said that asked for nothing, oldest first. A tick that failed fails the test."""
+        ticks = self._state_of(sensor)["ticks"]
+        assert not [tick["error"] for tick in ticks if tick["error"]], ticks
+        return [tick["skipReason"] for tick in reversed(ticks) if tick["skipReason"]]
+
+    def switch(self, sensor: str, on: bool) -> None:
+        """Turn a sensor on or off, as the switch on its page does."""
+        if on:
+            switched = self.ask(START_SENSOR, sensor={**LOCATION, "sensorName": sensor})
+        else:
+            switched = self.ask(STOP_SENSOR, id=self._state_of(sensor)["id"])
+        assert switched["__typename"] in ("Sensor", "StopSensorMutationResult"), switched
+
+    def _state_of(self, sensor: str) -> dict[str, Any]:
+        return self.ask(TICKS, sensor={**LOCATION, "sensorName": sensor})["sensorState"]
+
     def status(self, run_id: str) -> str:
         return self.ask(RUN, id=run_id)["status"]
 
@@ -103,7 +145,7 @@ class WebUI:
 
     def end_of(self, run_id: str) -> str:
         """Wait for the end of a run; return its status."""
-        return self.wait(lambda: (status := self.status(run_id)) in ("SUCCESS", "FAILURE", "CANCELED") and status)
+        return self.wait(lambda: (status := self.status(run_id)) in OVER and status)
 
 
 @contextmanager
