@@ -33,8 +33,9 @@ from bigger_boat.serving.published import read_server
 from bigger_boat.serving.replay import Replayed, Speed, events_of, replay
 
 FIRST = date(2026, 10, 1)
-DENSE = replace(YOOCHOOSE_LIKE, looking_only=0.1)
-"""Few who only look: there is much to learn from few sessions."""
+EAGER = tuple((*row[:2], 3 * row[2], *row[3:]) for row in YOOCHOOSE_LIKE.idle_actions)
+DENSE = replace(YOOCHOOSE_LIKE, looking_only=0.05, idle_actions=EAGER)
+"""Few who only look, and many carts: there is much to learn from few sessions."""
 ASKED_SESSIONS, ASKED_EVENTS = 60, 2
 SENT_AGAIN = 50
 
@@ -51,7 +52,7 @@ def moment(number: int, clock_time: str) -> datetime:
 class Department:
     """A part of the shop with products and shoppers of its own, from one day of the story to another."""
 
-    def __init__(self, folder: Path, first: int, last: int, seed: int, sessions_a_day: int = 300):
+    def __init__(self, folder: Path, first: int, last: int, seed: int, sessions_a_day: int = 200):
         days = last - first + 1
         end = date.fromisoformat(day(last))
         shop = {"sessions": sessions_a_day * days, "days": days, "products": 150, "parameters": DENSE}

@@ -18,7 +18,7 @@ from played_shop import ASKED_SESSIONS, Department, Outcome, PlayedShop, day, pl
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.jobs import REASON_TAG
 from bigger_boat.automation.runner import failures_of
-from bigger_boat.data.landing_index import EVENT_TABLES
+from bigger_boat.data.landing_index import EVENT_TABLES, files_for
 from bigger_boat.data.prediction_files import LOG_TABLES
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.online_metrics import HIT_RATE, OnlineMetric, read_metrics
@@ -36,6 +36,7 @@ def test_four_weeks(tmp_path: Path, played_clock: Path):
         asked = in_the_second_week_nothing_arrives(shop, shoes, first)
         second = in_the_third_week_shoppers_want_something_else(shop, toys, first)
         in_the_fourth_week_a_bad_one_is_refused(shop, second)
+        a_run_that_fails_is_told(shop, second)
         a_person_rolls_back(shop, toys, first, second)
         what_was_late_arrives_and_a_better_one_replaces_the_old(shop, shoes, toys, first)
         answers_were_watched(shop, first, second)
@@ -112,6 +113,17 @@ def in_the_fourth_week_a_bad_one_is_refused(shop: PlayedShop, second: dict[str, 
     assert f"recommendation: version {second['recommendation'].version} goes on serving." in told[0]
 
 
+def a_run_that_fails_is_told(shop: PlayedShop, second: dict[str, Outcome]) -> None:
+    """A landed file is gone when somebody loads its day; they put it back."""
+    [file] = files_for(shop.shop.settings.landing_dir, "browsing", day(3))
+    file.rename(file.with_suffix(".away"))
+    assert shop.ui.end_of(shop.ui.launch(["raw/browsing_train"], day(3))) == "FAILURE"
+    file.with_suffix(".away").rename(file)
+    told = shop.ui.wait(lambda: [text for text in shop.alerts if "A landed file cannot be loaded" in text])
+    assert told[0].startswith("A run failed.\nraw__browsing_train: A landed file cannot be loaded")
+    assert f"recommendation: version {second['recommendation'].version} goes on serving." in told[0]
+
+
 def a_person_rolls_back(
     shop: PlayedShop, toys: Department, first: dict[str, Outcome], second: dict[str, Outcome]
 ) -> None:
@@ -152,8 +164,9 @@ def answers_were_watched(shop: PlayedShop, first: dict[str, Outcome], second: di
     shop.ui.switch("watching_sensor", on=True)
     metrics = shop.shop.root / "monitoring/online_metrics"
     shop.ui.wait(lambda: (metrics / f"date={day(LAST)}.parquet").exists() and not shop.running())
-    shop.wait_to_hear("watching_sensor", r"Nothing new: 16 days .* are made\.$")
+    shop.wait_to_hear("watching_sensor", rf"Nothing new: 21 days \({day(8)} to {day(LAST)}\) are made\.$")
     logged = pl.read_parquet(shop.shop.root / LOG_TABLES / "date=*.parquet", hive_partitioning=False)
+    logged = logged.filter(pl.col("session_id").is_not_null())  # the asset of the API asks, too
     by_day = Counter(datetime.fromtimestamp(ms / 1000, UTC).date().isoformat() for ms in logged["answered_at_ms"])
     assert by_day == {day(number): len(ENDPOINTS) * ASKED_SESSIONS for number in (13, 17, 21, 24)}
     old = hit_rate(metrics, 17, first["recommendation"].version)
