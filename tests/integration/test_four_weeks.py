@@ -18,7 +18,7 @@ from played_shop import ASKED_SESSIONS, Department, Outcome, PlayedShop, day, pl
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.jobs import REASON_TAG
 from bigger_boat.automation.runner import failures_of
-from bigger_boat.data.landing_index import EVENT_TABLES, files_for
+from bigger_boat.data.landing_index import EVENT_TABLES
 from bigger_boat.data.prediction_files import LOG_TABLES
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.online_metrics import HIT_RATE, OnlineMetric, read_metrics
@@ -36,7 +36,6 @@ def test_four_weeks(tmp_path: Path, played_clock: Path):
         asked = in_the_second_week_nothing_arrives(shop, shoes, first)
         second = in_the_third_week_shoppers_want_something_else(shop, toys, first)
         in_the_fourth_week_a_bad_one_is_refused(shop, second)
-        a_run_that_fails_is_told(shop, second)
         a_person_rolls_back(shop, toys, first, second)
         what_was_late_arrives_and_a_better_one_replaces_the_old(shop, shoes, toys, first)
         answers_were_watched(shop, first, second)
@@ -110,17 +109,6 @@ def in_the_fourth_week_a_bad_one_is_refused(shop: PlayedShop, second: dict[str, 
     assert re.search(why, sentence), sentence
     assert serving(shop) == before
     told = shop.ui.wait(lambda: [text for text in shop.alerts if "does not beat popularity" in text])
-    assert f"recommendation: version {second['recommendation'].version} goes on serving." in told[0]
-
-
-def a_run_that_fails_is_told(shop: PlayedShop, second: dict[str, Outcome]) -> None:
-    """A landed file is gone when somebody loads its day; they put it back."""
-    [file] = files_for(shop.shop.settings.landing_dir, "browsing", day(3))
-    file.rename(file.with_suffix(".away"))
-    assert shop.ui.end_of(shop.ui.launch(["raw/browsing_train"], day(3))) == "FAILURE"
-    file.with_suffix(".away").rename(file)
-    told = shop.ui.wait(lambda: [text for text in shop.alerts if "A landed file cannot be loaded" in text])
-    assert told[0].startswith("A run failed.\nraw__browsing_train: A landed file cannot be loaded")
     assert f"recommendation: version {second['recommendation'].version} goes on serving." in told[0]
 
 

@@ -21,7 +21,7 @@ from bigger_boat import clock
 from bigger_boat.automation.arrival import SETTLE_S
 from bigger_boat.automation.processes import STARTED
 from bigger_boat.data.landing import land
-from bigger_boat.errors import ServerError
+from bigger_boat.errors import RequestError, ServerError
 from bigger_boat.serving import client
 from bigger_boat.serving.published import read_server
 
@@ -38,7 +38,8 @@ VICTIMS = ("run", "daemon", "server", "run", "server")
 class Asking(threading.Thread):
     """A client that never stops asking; ``versions`` is who answered, ``faults`` what else came.
 
-    While ``is_down``, a server that was killed has not come back: nobody answers, and that is no fault.
+    While ``is_down``, a server that was killed has not come back: nobody answers, or one that loads its models, and
+    that is no fault.
     """
 
     def __init__(self, url: str):
@@ -53,8 +54,12 @@ class Asking(threading.Thread):
                     self.versions.add(client.post_invocations(self.url, name, SESSION)["version"])
                     self.asked += 1
                 except Exception as error:
-                    if not (self.is_down.is_set() and isinstance(error, ServerError)):
+                    if not (self.is_down.is_set() and comes_back(error)):
                         self.faults.append(repr(error))
+
+
+def comes_back(error: Exception) -> bool:
+    return isinstance(error, ServerError) or (isinstance(error, RequestError) and error.code == "loading")
 
 
 @contextlib.contextmanager
