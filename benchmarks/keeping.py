@@ -24,7 +24,7 @@ from _measure import print_result
 from serving import HERE, PRODUCTS, make_bundle, requests
 
 from bigger_boat.ml.bundle import Bundle
-from bigger_boat.resources.endpoint_host import LocalEndpointHost
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import client
 
 CLIENTS = 8
