@@ -40,7 +40,7 @@ class CsvRows(NamedTuple):
 def column_names(file: SourceFile) -> list[str]:
     """Return the names in the header."""
     with ExitStack() as stack:
-        return open_csv(open_bytes(file, stack)[0], deque(), LONGEST_ROW_BYTES).schema.names
+        return _open_csv(open_bytes(file, stack)[0], deque(), LONGEST_ROW_BYTES).schema.names
 
 
 def read_csv(file: SourceFile, wanted: list[str]) -> Iterator[CsvRows]:
@@ -72,7 +72,7 @@ def _parse(
     rows_before, torn_lines, last_torn = 0, [], None
     with ExitStack() as stack:
         stream, position, total = open_bytes(file, stack)
-        blocks = stack.enter_context(open_csv(stream, torn, block_bytes, wanted))
+        blocks = stack.enter_context(_open_csv(stream, torn, block_bytes, wanted))
         for record_batch in _together(blocks, blocks_per_batch):
             torn_now = [torn.popleft() for _ in range(len(torn))]
             torn_lines += [row.line for row in torn_now]
@@ -140,7 +140,7 @@ def quiet_about_torn_rows() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def open_csv(
+def _open_csv(
     stream, torn: deque[TornRow], block_bytes: int, wanted: list[str] | None = None
 ) -> pa.csv.CSVStreamingReader:
     def keep(row: pa.csv.InvalidRow) -> str:

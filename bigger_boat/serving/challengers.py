@@ -1,7 +1,7 @@
 """A challenger beside the version that serves: which requests it answers, and its answers in the shadow.
 
 Belongs here: choosing requests, asking off the request path. Does not belong here: loading and dropping versions
-(``endpoints.py``), who may be a challenger (``ml/gate.py``), where it is written down (``published.py``).
+(``live_endpoint.py``), who may be a challenger (``ml/gate.py``), where it is written down (``published.py``).
 """
 
 import asyncio

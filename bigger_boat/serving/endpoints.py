@@ -1,54 +1,28 @@
-"""Which model answers for which endpoint, and how it is replaced while requests run.
+"""Which model answers for which endpoint: one bundle for the life of the process, or all of a data directory.
 
-Belongs here: loading versions beside the old one, checking, swapping, falling back. Does not belong here: HTTP
-(``app.py``), the directory's layout (``published.py``). All of it runs in threads; nothing here knows an event loop.
+Does not belong here: how an endpoint's model is replaced while requests run (``live_endpoint.py``), HTTP (``app.py``).
+All of it runs in threads; nothing here knows an event loop.
 """
 
-import gc
 import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bigger_boat.data.vocabulary import ENDPOINTS
-from bigger_boat.errors import BiggerBoatError, BundleError, RequestError
+from bigger_boat.errors import BundleError, RequestError
 from bigger_boat.serving.challengers import Challenger
 from bigger_boat.serving.graph import load_runtime
+from bigger_boat.serving.live_endpoint import LiveEndpoint, Served, Verify, reason_of
 from bigger_boat.serving.predictor import Predictor
-from bigger_boat.serving.published import PublishedEndpoint, endpoints_id, utc_now
+from bigger_boat.serving.published import PublishedEndpoint, endpoints_id
 
 logger = logging.getLogger("bigger_boat.serving")
 
 WATCH_INTERVAL_S = 0.2
 _STOP_TIMEOUT_S = 20
-_CHECKED = "digests and golden answers"
-
-Verify = Callable[[Predictor], None]
-"""Replays the golden requests, which also warms the graph. Raises BundleError if an answer differs."""
-
-
-@dataclass
-class Served:
-    """A version that answers."""
-
-    predictor: Predictor
-    since: str = field(default_factory=utc_now)
-
-    @property
-    def version(self) -> str:
-        return self.predictor.bundle.version
-
-    def names(self) -> tuple[str, str, str]:
-        """Return endpoint, model and version."""
-        bundle = self.predictor.bundle
-        return bundle.name, bundle.kind, bundle.version
-
-    def describe(self) -> dict[str, Any]:
-        bundle = self.predictor.bundle
-        return {"state": "serving", "version": self.version, "model": bundle.kind, "since": self.since}
 
 
 class BundleHost:
@@ -119,7 +93,7 @@ class BundleHost:
                 self._verify(predictor)
             self._served = Served(predictor)
         except Exception as error:
-            self.failure = error if isinstance(error, BundleError) else BundleError(_reason(error))
+            self.failure = error if isinstance(error, BundleError) else BundleError(reason_of(error))
             stop_server()
         finally:
             self._loaded.set()
@@ -217,143 +191,6 @@ class EndpointsHost:
             if self._faults.get(name) != reason:
                 self._faults[name] = reason
                 logger.error("The endpoints directory cannot be used: %s", error)
-
-
-class LiveEndpoint:
-    """One endpoint: what serves now, and the step to what is current."""
-
-    def __init__(self, published: PublishedEndpoint, verify: Verify):
-        self.published = published
-        self._verify = verify
-        self.served: Served | None = None
-        self.challenger: Challenger | None = None
-        self._given_up: str | None = None
-        self._dropped: str | None = None
-        self._recorded: str | None = None
-        self._unsaid: dict[str, Callable[[], None]] = {}
-
-    def start(self) -> None:
-        """Load the current version, or the one that served last if the current cannot."""
-        current, last = self.published.current(), self.published.serving_version()
-        reasons = self._load(current) if current else []
-        if self.served is None and last and last != current:
-            self._load(last)
-        if reasons:
-            self._refuse(current, reasons)
-        self._record()
-        self._follow_challenger()
-
-    def follow(self) -> None:
-        """Go to the current version if it is another than the one that serves."""
-        self._record()
-        self._follow_current()
-        self._follow_challenger()
-        self._say_what_is_unsaid()
-
-    def drop(self, version: str, reason: str) -> None:
-        """Let go of a challenger that failed, and say why; it returns only when somebody names it again."""
-        if self.challenger and self.challenger.version == version:
-            self.challenger = None
-        if self._dropped == version:
-            return  # requests that failed together
-        self._dropped = version
-        logger.error("%s: challenger %s drops out: %s", self.published.name, version, reason)
-        self._say(version, lambda: self.published.drop_challenger(version, [reason]))
-
-    def _follow_current(self) -> None:
-        wanted = self.published.current()
-        if wanted is None or wanted == self._given_up or (self.served and wanted == self.served.version):
-            return
-        if reasons := self._load(wanted):
-            self._refuse(wanted, reasons)
-        self._record()
-
-    def describe(self, started: bool) -> dict[str, Any]:
-        if self.served:
-            rival = {"challenger": self.challenger.describe()} if self.challenger else {}
-            return {**self.served.describe(), **rival}
-        return {"state": "no model" if started else "loading", "version": None, "model": None, "since": None}
-
-    def _load(self, version: str) -> list[str]:
-        """Load, check and warm a version beside the one that serves, then swap; return why not, if not."""
-        predictor, reasons = self._checked(version)
-        if predictor:
-            self.served = Served(predictor)
-            logger.info("%s: version %s serves.", self.published.name, version)
-        return reasons
-
-    def _checked(self, version: str) -> tuple[Predictor | None, list[str]]:
-        """Return a version loaded, checked and warm, or why it cannot answer."""
-        try:
-            predictor = Predictor.load(self.published.path_of(version))
-            bundle = predictor.bundle
-            if (bundle.name, bundle.version) != (self.published.name, version):
-                text = f"{bundle.name} version {bundle.version} lies where {self.published.name} {version} belongs."
-                raise BundleError(text)
-            self._verify(predictor)
-        except Exception as error:
-            return None, [_reason(error)]
-        finally:
-            gc.collect()  # graphs are cycles: what was refused or replaced before goes now, not at some later time
-        return predictor, []
-
-    def _follow_challenger(self) -> None:
-        """Go to the challenger that is wanted, if another version serves; one that cannot answer drops out."""
-        wanted = self.published.challenger()
-        if wanted is None or self.served is None or wanted.version == self.served.version:
-            if self.challenger:
-                self._unsaid.pop(self.challenger.version, None)
-            self.challenger = self._dropped = None
-            return
-        if wanted.version == self._dropped:
-            return
-        served = self.challenger.served if self.challenger and self.challenger.version == wanted.version else None
-        if served is None:
-            predictor, reasons = self._checked(wanted.version)
-            if predictor is None:
-                self.drop(wanted.version, " ".join(reasons))
-                return
-            served, kind = Served(predictor), predictor.bundle.kind
-            self.challenger = Challenger(served, wanted.share, wanted.shadow)
-            self._say(wanted.version, lambda: self.published.record_challenging(wanted.version, kind))
-        self.challenger = Challenger(served, wanted.share, wanted.shadow)
-
-    def _say(self, version: str, write: Callable[[], None]) -> None:
-        """Write down what became of a version, at the next look again if the disk is full: it is not loaded again.
-
-        Raises OSError.
-        """
-        self._unsaid[version] = write
-        self._say_what_is_unsaid()
-
-    def _say_what_is_unsaid(self) -> None:
-        for version, write in list(self._unsaid.items()):
-            write()
-            if self._unsaid.get(version) is write:  # what a request's thread has to say meanwhile stays
-                del self._unsaid[version]
-
-    def _record(self) -> None:
-        """Say what serves; a disk that was full is tried again at the next look."""
-        if self.served and self._recorded != self.served.version:
-            self.published.record_serving(self.served.version, self.served.predictor.bundle.kind, _CHECKED)
-            self._recorded = self.served.version
-
-    def _refuse(self, version: str, reasons: list[str]) -> None:
-        logger.error("%s: version %s is refused: %s", self.published.name, version, " ".join(reasons))
-        self._given_up = version
-
-        def say() -> None:
-            self.published.put_back(version, self.served.version if self.served else None)
-            self.published.record_refusal(version, reasons)
-            self._given_up = None  # it is no longer current; whoever publishes it again gets another look
-
-        self._say(version, say)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BiggerBoatError):
-        return error.message
-    return f"It cannot be loaded: {str(error) or type(error).__name__}"
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """A loaded bundle: contract requests in, contract predictions out.
 
 Belongs here: padding sessions into the SavedModel's inputs and reading its outputs. Does not belong here: HTTP
-(``app.py``), batches over requests (``batching.py``), swapping versions (``endpoints.py``), TensorFlow (``graph.py``).
+(``app.py``), batches over requests (``batching.py``), swapping (``live_endpoint.py``), TensorFlow (``graph.py``).
 """
 
 import math

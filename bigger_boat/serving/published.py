@@ -1,7 +1,7 @@
 """The endpoints directory: which versions are published, which is current, which serves, which was refused.
 
 Belongs here: its layout and the atomic changes that publisher and server make to it. Does not belong here: loading
-models (``endpoints.py``), deciding what may be published (``ml/gate.py``). Standard library only.
+models (``live_endpoint.py``), deciding what may be published (``ml/gate.py``). Standard library only.
 
 ``ROOT/NAME/versions/V/`` bundles, ``described/V.json`` what each bundle said of itself (it stays when the version is
 swept), ``current`` (the version that should serve), ``serving.json`` (what the server says
