@@ -82,7 +82,8 @@ def _two_panels(frames: dict[str, pl.DataFrame], title: str, draw_right) -> byte
         left.bar(days["session_date"].to_list(), days["len"].to_numpy(), color=COLOURS[split], label=split)
     left.set(title=title, ylabel="rows")
     left.tick_params(axis="x", rotation=45)
-    left.legend()
+    left.margins(y=0.25)  # the legend above the bars, not over them
+    left.legend(loc="upper center", ncols=len(frames), fontsize=8)
     draw_right(right)
     return png(figure)
 
