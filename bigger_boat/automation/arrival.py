@@ -78,7 +78,7 @@ def decide(
     changed = sorted(part for part, fingerprint in content.items() if seen.content.get(part) != fingerprint)
     if not changed:
         return Arrival((), Seen(content), f"Nothing new: {_days(len(content.keys() - {CATALOG}))} as before.")
-    what = _named(changed)
+    what = named(changed)
     if running:
         waiting = Seen(seen.content, seen.waiting_since or now.timestamp())
         return Arrival((), waiting, f"{what} changed; waits for {running[0]}.")
@@ -108,7 +108,7 @@ def days_behind(
     requests = [*_catalogue_request(plan, index), *(_range_request(plan, block, index) for block in _ranges(plan.days))]
     if not requests:
         return [], f"All {_days(len(days))} that have landed and are over are made."
-    behind = _named([*plan.days, *([CATALOG] if plan.independent else [])])
+    behind = named([*plan.days, *([CATALOG] if plan.independent else [])])
     sentence = f"{behind} behind: asks for {_runs(plan, requests)}."
     heal = {REASON_TAG: sentence[:250]}
     return [
@@ -169,7 +169,8 @@ def _catalogue_request(plan: Plan, index: LandingIndex) -> list[dg.RunRequest]:
     return [dg.RunRequest(run_key=f"catalogue-{key}", asset_selection=list(plan.independent), tags=ARRIVAL_TAGS)]
 
 
-def _named(parts: Sequence[str]) -> str:
+def named(parts: Sequence[str]) -> str:
+    """Return days, and the catalogue, in words: the days themselves where they are few."""
     days = [part for part in parts if part != CATALOG]
     named = ", ".join(days) if len(days) <= 3 else f"{_days(len(days))} ({days[0]} to {days[-1]})"
     return " and ".join([*([named] if days else []), *(["the catalogue"] if CATALOG in parts else [])])

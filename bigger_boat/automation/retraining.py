@@ -18,8 +18,9 @@ from bigger_boat import clock
 from bigger_boat.assets.common import WINDOW
 from bigger_boat.assets.live import DECLINES, SCORE_PSI
 from bigger_boat.assets.monitoring import GREAT, MEASURED_TO, PSI_BY_WINDOW
+from bigger_boat.assets.quality import blocking_checks, days_in_doubt
 from bigger_boat.assets.serving_events import serving_event
-from bigger_boat.automation.arrival import unfinished_runs
+from bigger_boat.automation.arrival import named, unfinished_runs
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG, interval_s
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.online_decline import FIRST_DAYS, Decline
@@ -281,6 +282,9 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     said = " ".join(verdict.sentence for verdict in verdicts.values())
     if not due:
         return _skip(context, memory, said)
+    if doubted := sorted(days_in_doubt(instance, blocking_checks(), made)):
+        # the data sets would refuse them, and what was asked for once is not asked for again
+        return _skip(context, memory, f"{said} But it waits: checks have not passed on {named(doubted)}.")
     context.log.info(said)
     for model in due:
         memory = memory.asking(model, evidence[model], now)

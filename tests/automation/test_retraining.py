@@ -14,6 +14,7 @@ from bigger_boat.automation.retraining import (
     decide,
     drift_is_asked_for,
     gather,
+    retraining_sensor,
     session_days,
 )
 from bigger_boat.ml.online_decline import Decline
@@ -225,3 +226,17 @@ def test_the_weekly_retraining_is_off_and_asks_for_one_run_when_it_is_on():
     tick = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=monday))
     [request] = tick.run_requests
     assert request.tags["bigger_boat/reason"] == "Monday, 03:00 UTC: the weekly retraining."
+
+
+def test_a_training_waits_for_days_whose_checks_have_not_passed_and_its_evidence_is_kept(instance):
+    from bigger_boat.definitions import defs
+
+    for day in days(1, 28):
+        report(instance, "sessions", day)
+    with dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def()) as context:
+        told = retraining_sensor(context)
+    assert not told.run_requests
+    assert "intent: retrains, nothing serves yet and 28 days are there" in told.skip_reason.skip_message
+    waits = "But it waits: checks have not passed on 28 days (2026-11-01 to 2026-11-28)."
+    assert told.skip_reason.skip_message.endswith(waits)
+    assert Memory.from_cursor(told.cursor) == Memory()
