@@ -5,6 +5,7 @@ TensorFlow is imported when a graph is loaded, not before.
 """
 
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib.util
@@ -33,6 +34,19 @@ def load_runtime() -> None:
     # neither between requests nor after a swap.
     gc.collect()
     gc.freeze()
+
+
+def give_back_memory() -> None:
+    """Free the models that nobody uses any more: graphs are cycles, and the C library keeps what it gets back."""
+    gc.collect()
+    if trim := _trim():
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    """Return glibc's ``malloc_trim``; None where the C library is another one."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ Belongs here: loading versions beside the old one, checking, swapping, falling b
 endpoints there are, and when each is looked at (``endpoints.py``); the directory's layout (``published.py``).
 """
 
-import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from bigger_boat.errors import BiggerBoatError, BundleError
 from bigger_boat.serving.challengers import Challenger
+from bigger_boat.serving.graph import give_back_memory
 from bigger_boat.serving.predictor import Predictor
 from bigger_boat.serving.published import PublishedEndpoint, utc_now
 
@@ -52,6 +52,7 @@ class LiveEndpoint:
         self._verify = verify
         self.served: Served | None = None
         self.challenger: Challenger | None = None
+        self._retired = False
         self._given_up: str | None = None
         self._dropped: str | None = None
         self._recorded: str | None = None
@@ -70,6 +71,9 @@ class LiveEndpoint:
 
     def follow(self) -> None:
         """Go to the current version if it is another than the one that serves."""
+        if self._retired:  # a look later, so that the requests which it was answering have ended
+            self._retired = False
+            give_back_memory()
         self._record()
         self._follow_current()
         self._follow_challenger()
@@ -78,7 +82,7 @@ class LiveEndpoint:
     def drop(self, version: str, reason: str) -> None:
         """Let go of a challenger that failed, and say why; it returns only when somebody names it again."""
         if self.challenger and self.challenger.version == version:
-            self.challenger = None
+            self.challenger, self._retired = None, True
         if self._dropped == version:
             return  # requests that failed together
         self._dropped = version
@@ -103,6 +107,7 @@ class LiveEndpoint:
         """Load, check and warm a version beside the one that serves, then swap; return why not, if not."""
         predictor, reasons = self._checked(version)
         if predictor:
+            self._retired |= self.served is not None
             self.served = Served(predictor)
             logger.info("%s: version %s serves.", self.published.name, version)
         return reasons
@@ -117,9 +122,8 @@ class LiveEndpoint:
                 raise BundleError(text)
             self._verify(predictor)
         except Exception as error:
+            self._retired = True
             return None, [reason_of(error)]
-        finally:
-            gc.collect()  # graphs are cycles: what was refused or replaced before goes now, not at some later time
         return predictor, []
 
     def _follow_challenger(self) -> None:
@@ -128,6 +132,7 @@ class LiveEndpoint:
         if wanted is None or self.served is None or wanted.version == self.served.version:
             if self.challenger:
                 self._unsaid.pop(self.challenger.version, None)
+            self._retired |= self.challenger is not None
             self.challenger = self._dropped = None
             return
         if wanted.version == self._dropped:
@@ -139,6 +144,7 @@ class LiveEndpoint:
         if predictor is None:
             self.drop(wanted.version, " ".join(reasons))
             return
+        self._retired |= self.challenger is not None
         self.challenger = Challenger(Served(predictor), wanted.share, wanted.shadow)
         self._say(wanted.version, lambda: self.published.record_challenging(wanted.version, predictor.bundle.kind))
 

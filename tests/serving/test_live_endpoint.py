@@ -1,13 +1,18 @@
-"""One endpoint that follows its directory while the disk is full: what was loaded stays, and is said later."""
+"""One endpoint that follows its directory: a full disk loses nothing that was loaded, and what is replaced is freed."""
 
+import gc
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_models import knn_bundle
 
 from bigger_boat.errors import BundleError
+from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.serving import endpoints, published
 from bigger_boat.serving.endpoints import EndpointsHost, LiveEndpoint
+from bigger_boat.serving.graph import Graph
 from bigger_boat.serving.published import PublishedEndpoint, WantedChallenger
 
 NAME = "recommendation"
@@ -126,3 +131,29 @@ def test_a_full_disk_is_told_once_until_it_has_room_again(tmp_path, caplog):
     assert [record.message for record in caplog.records] == [
         "The endpoints directory cannot be used: [Errno 28] No space left on device"
     ] * 2
+
+
+def test_a_version_that_was_replaced_or_refused_leaves_no_graph_behind(tmp_path):
+    host = LocalEndpointHost(endpoints_dir=str(tmp_path / "endpoints"))
+    bundles = [knn_bundle(tmp_path / "bundles", seed, products=50, dimensions=4) for seed in (1, 2, 3)]
+    host.publish(NAME, bundles[0].directory)
+    loaded: list[weakref.ref] = []
+
+    def verify(predictor: endpoints.Predictor) -> None:
+        graph = next(value for value in vars(predictor).values() if isinstance(value, Graph))
+        loaded.append(weakref.ref(graph._call._session.graph))  # TensorFlow's: a cycle
+        if predictor.bundle.version == bundles[2].version:
+            raise BundleError("It answers otherwise.")
+
+    live = LiveEndpoint(PublishedEndpoint(tmp_path / "endpoints", NAME), verify)
+    live.start()
+    gc.disable()  # nothing but the endpoint itself frees them
+    try:
+        for bundle, alive in ((bundles[1], [False, True]), (bundles[2], [False, True, False])):
+            host.publish(NAME, bundle.directory)
+            live.follow()  # loads it
+            live.follow()  # a look later: what nobody uses any more goes
+            assert [graph() is not None for graph in loaded] == alive
+    finally:
+        gc.enable()
+    assert live.served.version == bundles[1].version
