@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, PrivateAttr
 
-from bigger_boat.data.event_rules import TIME
 from bigger_boat.errors import WarehouseError
+from bigger_boat.resources.duckdb_raw import create_raw_tables, follow_the_folder, replace_days
 from bigger_boat.resources.landed_files import PARQUET, execute_on_files, refuse_rows_of_other_days
-from bigger_boat.resources.warehouse import LOADED, RAW_COLUMNS, Statement, Warehouse, day_ranges_ms
+from bigger_boat.resources.warehouse import LOADED, RAW_COLUMNS, Statement, Warehouse
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,8 +25,6 @@ DATABASE_FILE = "warehouse.duckdb"
 """DuckDB calls a database after its file, and dbt's manifest names the database: the file's name is fixed."""
 
 ROWS_PER_BATCH = 65_536
-DAYS_AT_A_TIME = 16
-"""How many days of raw rows one statement loads; all of a load are one transaction."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +36,7 @@ class DuckDBWarehouse(Warehouse):
     memory_limit: str = Field("2GB", description="What DuckDB may use before it spills to the temporary directory.")
     threads: int = Field(2, description="Threads of one query.")
     temp_directory: str = Field("", description="Where DuckDB spills; beside the database file by default.")
+    in_place_rows: int = Field(20_000, description="From how many rows on a day of one file is read where it landed.")
     lock_timeout_s: float = Field(300.0, description="How long to wait for another process that holds the file.")
 
     _held: "duckdb.DuckDBPyConnection | None" = PrivateAttr(default=None)
@@ -47,7 +46,7 @@ class DuckDBWarehouse(Warehouse):
         """Open the database for writing, with the raw tables in it. Raises WarehouseError if that cannot be."""
         connection = self._open()
         try:
-            _create_raw_tables(connection)
+            create_raw_tables(connection, Path(self.path))
             yield connection
         finally:
             connection.close()
@@ -61,7 +60,7 @@ class DuckDBWarehouse(Warehouse):
         """The file stays open here: nobody can take it before dbt, which then shares it, opens it too."""
         self._held = self._open(_DBT_CONFIG)
         try:
-            _create_raw_tables(self._held)
+            create_raw_tables(self._held, Path(self.path))
             yield
         finally:
             connection, self._held = self._held, None
@@ -74,32 +73,24 @@ class DuckDBWarehouse(Warehouse):
         fingerprints: Mapping[str, str] | None = None,
         statements: list[Statement] | None = None,
     ) -> dict[str, int]:
-        deleted = 0
-        columns = ", ".join(RAW_COLUMNS[table])
-        rows: dict[str, int] = {}
+        days = sorted(files_by_day)
+        done = 0
+
+        def progress(together: Sequence[str]) -> None:
+            nonlocal done
+            done += len(together)
+            logger.info("raw.%s: %s to %s (%d of %d days)", table, together[0], together[-1], done, len(days))
+
         with self.connect() as connection, _transaction(connection):
-            for first_ms, end_ms in day_ranges_ms(files_by_day):
-                deleted += connection.execute(
-                    f"delete from raw.{table} where {TIME} >= ? and {TIME} < ?", [first_ms, end_ms]
-                ).fetchone()[0]
-            days = sorted(files_by_day)
-            for day in days:
-                files = [str(file) for file in files_by_day[day]]
-                rows[day] = refuse_rows_of_other_days(connection, table, day, files) if files else 0
-            for start in range(0, len(days), DAYS_AT_A_TIME):
-                together = days[start : start + DAYS_AT_A_TIME]
-                files = [str(file) for day in together for file in files_by_day[day]]
-                if files:  # several at once: a day's file alone keeps one thread busy
-                    query = f"insert into raw.{table} ({columns}) select {columns} from {PARQUET}"
-                    execute_on_files(connection, query, files)
-                done = start + len(together)
-                logger.info("raw.%s: %s to %s (%d of %d days)", table, together[0], together[-1], done, len(days))
-            connection.execute(f"delete from raw.{LOADED} where name = ? and list_contains(?, day)", [table, [*rows]])
-            connection.executemany(
-                f"insert into raw.{LOADED} values (?, ?, ?)",
-                [[table, day, (fingerprints or {}).get(day, "")] for day in rows],
+            rows = {
+                day: refuse_rows_of_other_days(connection, table, day, files_by_day[day]) if files_by_day[day] else 0
+                for day in days
+            }
+            told = replace_days(
+                connection, table, files_by_day, rows, fingerprints or {}, Path(self.path), self.in_place_rows, progress
             )
-        _tell(statements, table, deleted, sum(rows.values()))
+        if statements is not None:
+            statements += told
         return rows
 
     def loaded_fingerprints(self) -> dict[tuple[str, str], str]:
@@ -124,6 +115,7 @@ class DuckDBWarehouse(Warehouse):
         """The file is held until the block ends."""
         connection = self._open()
         try:
+            follow_the_folder(connection, Path(self.path))
             yield self._run(connection, sql, params).fetch_record_batch(ROWS_PER_BATCH)
         finally:
             connection.close()
@@ -166,6 +158,12 @@ class DuckDBWarehouse(Warehouse):
             raise WarehouseError(
                 f"The warehouse {self.path} cannot answer: {_first_line(error)}.",
                 "Materialize the raw and warehouse assets first: bigger-boat run --select +cart_sessions.",
+            ) from error
+        except duckdb.IOException as error:
+            raise WarehouseError(
+                f"The warehouse {self.path} cannot be read: {_first_line(error)}.",
+                "Large days are read from the landing zone. If a landed file is gone, land its source again with "
+                "bigger-boat land --replace, then bigger-boat run.",
             ) from error
 
     def _open(self, config: Mapping[str, str] | None = None) -> "duckdb.DuckDBPyConnection":
@@ -216,15 +214,6 @@ class DuckDBWarehouse(Warehouse):
 
 _DBT_CONFIG: Mapping[str, str] = {}
 """What dbt connects with: it makes its settings afterwards."""
-
-
-def _create_raw_tables(connection: "duckdb.DuckDBPyConnection") -> None:
-    connection.execute("create schema if not exists raw")
-    for table, columns in RAW_COLUMNS.items():
-        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        extra = ", file_number integer" if table == "sku_to_content" else ""
-        connection.execute(f"create table if not exists raw.{table} ({typed}{extra})")
-    connection.execute(f"create table if not exists raw.{LOADED} (name varchar, day varchar, fingerprint varchar)")
 
 
 def _tell(statements: list[Statement] | None, table: str, deleted: int, inserted: int) -> None:

@@ -136,7 +136,7 @@ def test_a_failed_model_surfaces_in_the_steps_error(graph: Graph) -> None:
     assert graph.run(DAY_1, DAY_3).success
     with graph.warehouse.connect() as connection:
         connection.execute(
-            "insert into raw.browsing_train select * replace ('' as product_sku_hash) from raw.browsing_train"
+            "insert into raw.browsing_train_copied select * replace ('' as product_sku_hash) from raw.browsing_train"
         )
     result = graph.run(DAY_2, DAY_2, [key for key in DAILY if key.path[0] != "raw"])
     assert not result.success

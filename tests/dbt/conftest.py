@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does n
 from session_oracle import Event
 
 EPOCH = date(1970, 1, 1)
+RAW = ("browsing_train", "search_train")
 VIEWS = ("stg_browsing", "stg_search")
 TABLES = ("distinct_events", "session_stats", "sessions", "cart_sessions")
 
@@ -52,7 +53,9 @@ class Shop:
     def __init__(self, root: Path, memory_limit: str = "1GB", project_dir: Path = PROJECT_DIR):
         self.root = root
         self.project_dir = project_dir
-        self.warehouse = DuckDBWarehouse(path=str(root / "warehouse.duckdb"), memory_limit=memory_limit, threads=1)
+        self.warehouse = DuckDBWarehouse(  # small days are copied, larger ones read where they landed
+            path=str(root / "warehouse.duckdb"), memory_limit=memory_limit, threads=1, in_place_rows=4
+        )
         self.dbt = DbtInProcess(
             project_dir=str(project_dir), state_dir=str(root / "dbt"), environment=self.warehouse.dbt_environment()
         )
@@ -87,8 +90,13 @@ class Shop:
 
     def clear(self) -> None:
         """Empty every table, as before anything had landed."""
+        loaded = {
+            table: {day: [] for name, day in self.warehouse.loaded_fingerprints() if name == table} for table in RAW
+        }
+        for table, days in loaded.items():
+            self.warehouse.load_days(table, days)
         with self.warehouse.connect() as connection:
-            for table in ("raw.browsing_train", "raw.search_train", *TABLES):
+            for table in TABLES:
                 connection.execute(f"delete from {table}")
 
     def table(self, name: str, columns: str = "*") -> list[dict]:

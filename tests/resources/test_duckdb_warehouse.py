@@ -1,17 +1,19 @@
 """DuckDBWarehouse on real files, with a real second process."""
 
+import shutil
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from bigger_boat.errors import WarehouseError
 from bigger_boat.resources.duckdb_warehouse import DATABASE_FILE, DuckDBWarehouse
-from bigger_boat.resources.warehouse import RAW_COLUMNS
+from bigger_boat.resources.warehouse import RAW_COLUMNS, Statement
 
 DAY_1, DAY_2, DAY_3 = "2026-10-01", "2026-10-02", "2026-10-03"
 MS_1 = 1_790_812_800_000  # 2026-10-01 00:00 UTC
@@ -145,10 +147,10 @@ def test_purging_leaves_no_byte_of_deleted_rows_and_all_others(tmp_path):
     warehouse = DuckDBWarehouse(path=str(path), threads=1)
     with warehouse.connect() as connection:
         rows = "select 'gone-' || (i % 3), 'view', null, null, i, 'u', null, null from range(9000) as t(i)"
-        connection.execute(f"insert into raw.browsing_train {rows}")
+        connection.execute(f"insert into raw.browsing_train_copied {rows}")
         connection.execute("create view main.stg as select session_id_hash as session_id from raw.browsing_train")
         connection.execute("checkpoint")
-        connection.execute("delete from raw.browsing_train where session_id_hash = 'gone-1'")
+        connection.execute("delete from raw.browsing_train_copied where session_id_hash = 'gone-1'")
     assert b"gone-1" in path.read_bytes()
     warehouse.purge()
     assert b"gone-1" not in path.read_bytes()
@@ -157,3 +159,103 @@ def test_purging_leaves_no_byte_of_deleted_rows_and_all_others(tmp_path):
         assert reader.read_all().to_pylist() == [{"session_id": f"gone-{i}", "n": 3000} for i in (0, 2)]
     DuckDBWarehouse(path=str(tmp_path / "none" / DATABASE_FILE)).purge()
     assert not (tmp_path / "none").exists()
+
+
+# -- raw days that are read where they landed, beside copied ones
+
+LARGE = [MS_1 + second for second in range(5)]
+
+
+def warehouse_in(folder: Path) -> DuckDBWarehouse:
+    folder.mkdir(exist_ok=True)
+    return DuckDBWarehouse(path=str(folder / DATABASE_FILE), threads=1, in_place_rows=5)
+
+
+def copied(warehouse: DuckDBWarehouse) -> int:
+    return warehouse.count("raw.browsing_train_copied")
+
+
+def test_a_large_day_of_one_file_is_read_where_it_landed(tmp_path):
+    warehouse, statements = warehouse_in(tmp_path), []
+    days = {
+        DAY_1: [browsing(tmp_path / "large", *LARGE)],
+        DAY_2: [browsing(tmp_path / f"many{i}", *[at + DAY_MS for at in LARGE]) for i in range(2)],
+        DAY_3: [browsing(tmp_path / "small", MS_1 + 2 * DAY_MS)],
+    }
+    assert warehouse.load_days("browsing_train", days, statements=statements) == {DAY_1: 5, DAY_2: 10, DAY_3: 1}
+    assert statements == [
+        Statement("delete from raw.browsing_train", 0),
+        Statement("insert into raw.browsing_train", 11),
+        Statement("create view raw.browsing_train: landed files of 1 days", 5),
+    ]
+    assert (warehouse.count("raw.browsing_train"), copied(warehouse)) == (16, 11)
+
+    statements.clear()
+    now_small = {DAY_1: [browsing(tmp_path / "less", LARGE[0])], DAY_2: []}
+    assert warehouse.load_days("browsing_train", now_small, statements=statements) == {DAY_1: 1, DAY_2: 0}
+    assert statements[:2] == [
+        Statement("delete from raw.browsing_train", 15),
+        Statement("insert into raw.browsing_train", 1),
+    ]
+    assert raw_times(warehouse) == [LARGE[0], MS_1 + 2 * DAY_MS]
+    (tmp_path / "large").unlink()  # nobody reads it any more
+    assert copied(warehouse) == warehouse.count("raw.browsing_train") == 2
+
+
+def test_a_large_file_at_fault_changes_nothing(tmp_path):
+    warehouse = warehouse_in(tmp_path)
+    warehouse.load_days("browsing_train", {DAY_1: [browsing(tmp_path / "1", *LARGE)]})
+    with duckdb.connect() as connection:
+        connection.sql(f"select * exclude (hashed_url) from read_parquet('{tmp_path / '1'}')").write_parquet(
+            str(tmp_path / "2")
+        )
+    with pytest.raises(WarehouseError, match=r"hashed_url.*Nothing was changed"):
+        warehouse.load_days("browsing_train", {DAY_1: [str(tmp_path / "2")]})
+    assert raw_times(warehouse) == LARGE
+
+
+def test_a_landed_file_that_is_gone_is_a_sentence_and_loading_the_day_again_mends_it(tmp_path):
+    warehouse = warehouse_in(tmp_path)
+    warehouse.load_days("browsing_train", {DAY_1: [browsing(tmp_path / "1", *LARGE)]})
+    (tmp_path / "1").unlink()
+    with pytest.raises(WarehouseError, match=r"cannot be read: .*/1") as refused:
+        warehouse.count("raw.browsing_train")
+    assert "land its source again" in refused.value.hint
+    warehouse.load_days("browsing_train", {DAY_1: [browsing(tmp_path / "2", *LARGE)]})
+    assert raw_times(warehouse) == LARGE
+
+
+def test_a_data_directory_that_was_moved_reads_its_own_files(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    warehouse = warehouse_in(old)
+    (old / "landing").mkdir()
+    warehouse.load_days("browsing_train", {DAY_1: [browsing(old / "landing" / "1", *LARGE)]})
+    shutil.copytree(old, new)
+    shutil.rmtree(old)
+    assert raw_times(warehouse_in(new)) == LARGE
+    warehouse_in(new).prepare()
+    assert raw_times(warehouse_in(new)) == LARGE
+
+
+def test_the_file_of_an_earlier_version_keeps_its_rows(tmp_path):
+    day = browsing(tmp_path / "1", MS_1)
+    with duckdb.connect(str(tmp_path / DATABASE_FILE)) as connection:
+        connection.execute("create schema raw")
+        connection.execute(f"create table raw.browsing_train as from read_parquet('{day}')")
+        connection.execute("create table raw.loaded_days (name varchar, day varchar, fingerprint varchar)")
+        connection.execute(f"insert into raw.loaded_days values ('browsing_train', '{DAY_1}', 'f')")
+        connection.execute("create view stg as select session_id_hash as session_id from raw.browsing_train")
+    warehouse = warehouse_in(tmp_path)
+    warehouse.prepare()
+    assert raw_times(warehouse) == [MS_1]
+    assert warehouse.loaded_fingerprints() == {("browsing_train", DAY_1): "f"}
+    warehouse.load_days("browsing_train", {DAY_2: [browsing(tmp_path / "2", *[at + DAY_MS for at in LARGE])]})
+    assert (warehouse.count("stg"), copied(warehouse)) == (6, 1)
+
+
+def test_purging_keeps_what_is_read_in_place(tmp_path):
+    warehouse = warehouse_in(tmp_path)
+    warehouse.load_days("browsing_train", {DAY_1: [browsing(tmp_path / "1", *LARGE)]}, {DAY_1: "f"})
+    warehouse.purge()
+    assert raw_times(warehouse) == LARGE
+    assert warehouse.loaded_fingerprints() == {("browsing_train", DAY_1): "f"}
