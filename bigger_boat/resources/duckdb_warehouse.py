@@ -36,7 +36,7 @@ class DuckDBWarehouse(Warehouse):
     memory_limit: str = Field("2GB", description="What DuckDB may use before it spills to the temporary directory.")
     threads: int = Field(2, description="Threads of one query.")
     temp_directory: str = Field("", description="Where DuckDB spills; beside the database file by default.")
-    in_place_rows: int = Field(20_000, description="From how many rows on a day of one file is read where it landed.")
+    in_place_rows: int = Field(5_000, description="From how many rows on a day of one file is read where it landed.")
     lock_timeout_s: float = Field(300.0, description="How long to wait for another process that holds the file.")
 
     _held: "duckdb.DuckDBPyConnection | None" = PrivateAttr(default=None)
