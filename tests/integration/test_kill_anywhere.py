@@ -24,6 +24,7 @@ from whole_shop import Shop, free_port, make_source, open_instance
 
 from bigger_boat.data.landing import land
 from bigger_boat.demo import SELECTION
+from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.serving import client
 from bigger_boat.settings import PROJECT_DIR
 
@@ -216,6 +217,7 @@ def assert_same_tables_and_datasets(root: Path, undisturbed: Path) -> None:
 def tables(root: Path) -> dict[str, tuple[int, str]]:
     """Return the number of rows of each table, and a digest of them, whatever their order."""
     query = "select count(*), md5(string_agg(row, chr(10) order by row)) from (select {0}::text as row from {1} as {0})"
+    DuckDBWarehouse(path=str(root / "warehouse.duckdb")).prepare()  # a folder that was moved since: it finds its files
     with duckdb.connect(str(root / "warehouse.duckdb"), read_only=True) as connection:
         found = {name: connection.execute(query.format("t", name)).fetchone() for name in RAW + MARTS}
     assert all(rows for rows, _ in found.values())
