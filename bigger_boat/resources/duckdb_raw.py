@@ -6,8 +6,9 @@ belongs elsewhere: opening the file and transactions (``duckdb_warehouse.py``), 
 (``landed_files.py``).
 """
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ DAYS_AT_A_TIME = 16
 """How many days of raw rows one statement copies; all of a load are one transaction."""
 _COPIED = "{}_copied"
 _BASE = "landed_relative_to"
+
+logger = logging.getLogger(__name__)
 
 
 def create_raw_tables(connection: "duckdb.DuckDBPyConnection", database: Path) -> None:
@@ -67,12 +70,11 @@ def replace_days(
     fingerprints: Mapping[str, str],
     database: Path,
     in_place_rows: int,
-    progress: Callable[[Sequence[str]], None],
 ) -> list[Statement]:
     """Let the days' files be their rows, inside the caller's transaction; return what was done.
 
     ``rows`` says how many each day's files hold. A day of one file of at least ``in_place_rows`` is read where it
-    landed; many small files would have to be opened one by one. ``progress`` is called with each group of days.
+    landed; many small files would have to be opened one by one.
     """
     days = sorted(files_by_day)
     in_place = {day for day in days if len(files_by_day[day]) == 1 and rows[day] >= in_place_rows}
@@ -91,14 +93,11 @@ def replace_days(
         files = [file for day in together if day not in in_place for file in files_by_day[day]]
         if files:  # several at once: a day's file alone keeps one thread busy
             execute_on_files(connection, f"insert into raw.{copied} ({columns}) select {columns} from {PARQUET}", files)
-        progress(together)
+        done = start + len(together)
+        logger.info("raw.%s: %s to %s (%d of %d days)", table, together[0], together[-1], done, len(days))
     connection.execute(f"delete from raw.{LOADED} where {theirs}", [table, days])
-    entries = [
-        [table, day, fingerprints.get(day, ""), _relative(files_by_day[day][0], database), rows[day]]
-        if day in in_place
-        else [table, day, fingerprints.get(day, ""), None, rows[day]]
-        for day in days
-    ]
+    files_in_place = {day: _relative(files_by_day[day][0], database) for day in in_place}
+    entries = [[table, day, fingerprints.get(day, ""), files_in_place.get(day), rows[day]] for day in days]
     if entries:
         connection.executemany(f"insert into raw.{LOADED} values (?, ?, ?, ?, ?)", entries)
     create_view(connection, table, database)
@@ -118,7 +117,7 @@ def create_view(connection: "duckdb.DuckDBPyConnection", table: str, database: P
     ).fetchall()
     query = f"select {', '.join(RAW_COLUMNS[table])} from raw.{_COPIED.format(table)}"
     if found:
-        files = ", ".join(_literal(_folder(database) / file) for (file,) in found)
+        files = ", ".join(literal(os.path.normpath(_folder(database) / file)) for (file,) in found)
         typed = ", ".join(f"cast({name} as {kind}) as {name}" for name, kind in RAW_COLUMNS[table].items())
         query += f" union all select {typed} from read_parquet([{files}], hive_partitioning = false)"
     connection.execute(f"create or replace view raw.{table} as {query}")
@@ -144,5 +143,6 @@ def _relative(file: str, database: Path) -> str:
     return os.path.relpath(Path(file).absolute(), _folder(database))
 
 
-def _literal(path: Path) -> str:
-    return "'" + os.path.normpath(path).replace("'", "''") + "'"
+def literal(value: object) -> str:
+    """Return a value as text in SQL, where no parameter can stand."""
+    return "'" + str(value).replace("'", "''") + "'"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, PrivateAttr
 
 from bigger_boat.errors import WarehouseError
-from bigger_boat.resources.duckdb_raw import create_raw_tables, follow_the_folder, replace_days
+from bigger_boat.resources.duckdb_raw import create_raw_tables, follow_the_folder, literal, replace_days
 from bigger_boat.resources.landed_files import PARQUET, execute_on_files, refuse_rows_of_other_days
 from bigger_boat.resources.warehouse import LOADED, RAW_COLUMNS, Statement, Warehouse
 
@@ -73,21 +73,13 @@ class DuckDBWarehouse(Warehouse):
         fingerprints: Mapping[str, str] | None = None,
         statements: list[Statement] | None = None,
     ) -> dict[str, int]:
-        days = sorted(files_by_day)
-        done = 0
-
-        def progress(together: Sequence[str]) -> None:
-            nonlocal done
-            done += len(together)
-            logger.info("raw.%s: %s to %s (%d of %d days)", table, together[0], together[-1], done, len(days))
-
         with self.connect() as connection, _transaction(connection):
             rows = {
                 day: refuse_rows_of_other_days(connection, table, day, files_by_day[day]) if files_by_day[day] else 0
-                for day in days
+                for day in sorted(files_by_day)
             }
             told = replace_days(
-                connection, table, files_by_day, rows, fingerprints or {}, Path(self.path), self.in_place_rows, progress
+                connection, table, files_by_day, rows, fingerprints or {}, Path(self.path), self.in_place_rows
             )
         if statements is not None:
             statements += told
@@ -107,7 +99,11 @@ class DuckDBWarehouse(Warehouse):
                 numbered = f"select {columns}, {number} from {PARQUET}"
                 query = f"insert into raw.sku_to_content ({columns}, file_number) {numbered}"
                 rows += execute_on_files(connection, query, [str(file)]).fetchone()[0]
-        _tell(statements, "sku_to_content", deleted, rows)
+        if statements is not None:
+            statements += [
+                Statement("delete from raw.sku_to_content", deleted),
+                Statement("insert into raw.sku_to_content", rows),
+            ]
         return rows
 
     @contextmanager
@@ -130,7 +126,7 @@ class DuckDBWarehouse(Warehouse):
         folder.mkdir()
         fresh = folder / path.name
         with self.connect() as connection:
-            connection.execute(f"attach {_literal(fresh)} as fresh")
+            connection.execute(f"attach {literal(fresh)} as fresh")
             connection.execute(f"copy from database {path.stem} to fresh")
             connection.execute("detach fresh")
             os.replace(fresh, path)
@@ -216,11 +212,6 @@ _DBT_CONFIG: Mapping[str, str] = {}
 """What dbt connects with: it makes its settings afterwards."""
 
 
-def _tell(statements: list[Statement] | None, table: str, deleted: int, inserted: int) -> None:
-    if statements is not None:
-        statements += [Statement(f"delete from raw.{table}", deleted), Statement(f"insert into raw.{table}", inserted)]
-
-
 @contextmanager
 def _transaction(connection: "duckdb.DuckDBPyConnection") -> Iterator[None]:
     connection.execute("begin transaction")
@@ -230,10 +221,6 @@ def _transaction(connection: "duckdb.DuckDBPyConnection") -> Iterator[None]:
         connection.execute("rollback")
         raise
     connection.execute("commit")
-
-
-def _literal(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _lock_holder(error: Exception) -> str | None:
