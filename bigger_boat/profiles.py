@@ -3,13 +3,14 @@
 from bigger_boat.resources.alerts import Alerts
 from bigger_boat.resources.batch_job import StepNeeds
 from bigger_boat.resources.batch_launcher import BatchCompute, HereCompute
+from bigger_boat.resources.captured_logs import CapturedPredictionLogs
 from bigger_boat.resources.dbt import DbtInProcess
 from bigger_boat.resources.duckdb_warehouse import DuckDBWarehouse
 from bigger_boat.resources.endpoint_host import EndpointHost
 from bigger_boat.resources.gateway_api import GatewayApi
 from bigger_boat.resources.landing_zone import LandingZone, S3LandingZone
 from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
-from bigger_boat.resources.prediction_logs import LocalPredictionLogs
+from bigger_boat.resources.prediction_logs import LocalPredictionLogs, PredictionLogs
 from bigger_boat.resources.public_api import LocalPublicApi, PublicApi
 from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape
@@ -53,6 +54,18 @@ def public_api(settings: Settings) -> PublicApi:
         ask_for_key=settings.api_asks_for_key,
         requests_per_second=settings.api_requests_per_second,
         own_url=settings.api_url,
+    )
+
+
+def prediction_logs(settings: Settings) -> PredictionLogs:
+    """Return the log of answers, for use outside of Dagster."""
+    if settings.profile == "local":
+        return LocalPredictionLogs(path=str(settings.predictions_dir))
+    return CapturedPredictionLogs(
+        storage=settings.storage,
+        kms_key=settings.storage_kms_key,
+        prefix=settings.endpoint_prefix,
+        percent=settings.endpoint_capture_percent if settings.endpoint_instance else 0,
     )
 
 
@@ -110,7 +123,7 @@ def _local(settings: Settings) -> dict[str, object]:
         "tracking": tracking(settings),
         "endpoint_host": endpoint_host(settings),
         "alerts": alerts(settings),
-        "prediction_logs": LocalPredictionLogs(path=str(settings.predictions_dir)),
+        "prediction_logs": prediction_logs(settings),
         "public_api": public_api(settings),
     }
 

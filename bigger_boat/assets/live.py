@@ -68,6 +68,7 @@ def prediction_log(
             "log_files": made.files,
             "rows_of_swept_files": made.kept,
             "not_logged": made.dropped,
+            "log_holds": prediction_logs.holds,
             SCORE_PSI: dg.MetadataValue.json({version: one.psi for version, one in drifts.items()}),
             "versions": table([asdict(row) for row in rows]),
             **_named({check: one.value for check, one in judged[day].items()}),

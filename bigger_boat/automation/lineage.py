@@ -18,8 +18,8 @@ from bigger_boat.automation.sweep import DATA_VERSION
 from bigger_boat.data.dataset_manifest import MANIFEST_FILE
 from bigger_boat.data.landing_history import versions
 from bigger_boat.data.landing_index import read_index
-from bigger_boat.data.prediction_files import find_answer, logged_days
 from bigger_boat.errors import DatasetError
+from bigger_boat.resources.prediction_logs import PredictionLogs
 from bigger_boat.resources.retention import kept_manifest
 from bigger_boat.serving.published import read_json
 
@@ -59,27 +59,29 @@ class LandedDay:
     changed: bool
 
 
-def find(log: Path, tables: Path, request_id: str) -> list[dict[str, Any]]:
-    """Return the predictions of a request, newest first, from the log's files or else from the days' tables.
+def find(logs: PredictionLogs, tables: Path, request_id: str) -> list[dict[str, Any]]:
+    """Return the predictions of a request, the newest day's that has any, from the days' tables or the log's files.
 
     Raises DatasetError that says what is kept, and since when.
     """
-    in_files = logged_days(log)
-    found = next(filter(None, (list(find_answer(log, request_id, [day])) for day in reversed(in_files))), [])
-    in_tables = {path.stem.removeprefix("date="): path for path in sorted(tables.glob("date=*.parquet"))}
-    for day in sorted(in_tables, reverse=True) if not found else ():
-        found += _in_table(in_tables[day], request_id)
+    in_tables = {path.stem.removeprefix("date="): path for path in tables.glob("date=*.parquet")}
+    in_files = {*logs.days()}
+    days = sorted({*in_files, *in_tables}, reverse=True)
+    if logs.is_far:
+        days.sort(key=lambda day: day not in in_tables)
+        in_files -= in_tables.keys()
+    for day in days:
+        found = logs.find(request_id, day) if day in in_files else []
+        if not found and day in in_tables:
+            found = _in_table(in_tables[day], request_id)
         if found:
-            break
-    if not found:
-        days = sorted({*in_files, *in_tables})
-        kept = f"it holds answers of {len(days)} days, {days[0]} to {days[-1]}" if days else "it holds no answers yet"
-        raise DatasetError(
-            f"No answer with the id {request_id!r} is in the log: {kept}.",
-            "Give the request_id of an answer (or its header X-Request-Id). An answer is there a moment after it was "
-            "given, if BIGGER_BOAT_LOG_PREDICTIONS was on.",
-        )
-    return found
+            return found
+    kept = f"it holds answers of {len(days)} days, {min(days)} to {max(days)}" if days else "it holds no answers yet"
+    raise DatasetError(
+        f"No answer with the id {request_id!r} is in the log: {kept}.",
+        f"Give the request_id of an answer (or its header X-Request-Id). The log holds {logs.holds}; an answer is "
+        "there a moment after it was given, or some minutes after where SageMaker captures it.",
+    )
 
 
 def runs_of(instance: dg.DagsterInstance, described: Mapping[str, Any]) -> list[MadeBy]:

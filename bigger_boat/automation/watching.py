@@ -134,7 +134,7 @@ def watching_sensor(context: dg.SensorEvaluationContext, prediction_logs: Predic
             for key in (LOG, METRICS, EVENTS)
         )
     )
-    ended = daily_partitions.get_partition_keys(current_time=clock.utc_now())
+    ended = daily_partitions.get_partition_keys(current_time=clock.utc_now() - prediction_logs.delay)
     going = unfinished_runs(context.instance, get_settings().data_dir)
     watch = decide(prediction_logs.days(), ended, made, prediction_logs.fingerprint, going)
     context.log.info(watch.sentence)

@@ -41,9 +41,9 @@ def lineage(settings: Settings, request_id: str) -> dict[str, Any]:
     import dagster as dg
 
     from bigger_boat.automation import lineage as known
-    from bigger_boat.profiles import endpoint_host
+    from bigger_boat.profiles import endpoint_host, prediction_logs
 
-    answers = known.find(settings.predictions_dir, settings.data_dir / LOG_TABLES, request_id)
+    answers = known.find(prediction_logs(settings), settings.data_dir / LOG_TABLES, request_id)
     newest = answers[0]
     described = endpoint_host(settings).description(newest["endpoint"], newest["version"])
     if described is None:

@@ -69,7 +69,12 @@ def logged_days(root: Path) -> list[str]:
 
 def day_fingerprint(root: Path, day: str) -> str:
     """Return what tells the content of a day's files from another: their names and lengths; "empty" for none."""
-    parts = [f"{file.name}:{os.path.getsize(place_of(root, file))}" for file in day_files(root, day)]
+    return fingerprint_of(f"{file.name}:{os.path.getsize(place_of(root, file))}" for file in day_files(root, day))
+
+
+def fingerprint_of(files: Iterable[str]) -> str:
+    """Return a fingerprint of files, each told with what changes when its content does; "empty" for none."""
+    parts = list(files)
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16] if parts else "empty"
 
 

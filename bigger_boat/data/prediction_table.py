@@ -116,11 +116,15 @@ def require_valid(rows: pl.DataFrame, name: str) -> None:
 
 def read_log_file(root: Path, file: LogFile) -> tuple[pl.DataFrame, int]:
     """Return a file's predictions, in its order, and how many answers it says were dropped."""
-    lines = whole_lines(root, file)
+    return rows_of(whole_lines(root, file), file.name)
+
+
+def rows_of(lines: bytes, name: str) -> tuple[pl.DataFrame, int]:
+    """Return the predictions that whole lines hold, as rows of the file of this name, and how many were dropped."""
     kinds = {**COLUMNS, DROPPED: pl.Int64}
     frame = pl.read_ndjson(io.BytesIO(lines), schema=kinds) if lines else pl.DataFrame(schema=kinds)
     dropped = int(frame[DROPPED].sum() or 0)
-    return frame.filter(pl.col(DROPPED).is_null()).drop(DROPPED).with_columns(pl.lit(file.name).alias(FILE)), dropped
+    return frame.filter(pl.col(DROPPED).is_null()).drop(DROPPED).with_columns(pl.lit(name).alias(FILE)), dropped
 
 
 def log_schema() -> "pa.DataFrameSchema":

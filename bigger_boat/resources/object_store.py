@@ -17,7 +17,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,14 @@ TOLD_BYTES = 256 * 2**20
 """From this size on, a file's progress is told."""
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a listing says of an object's content; another ``tag`` (S3's ETag), another content."""
+
+    size_bytes: int
+    tag: str
 
 
 class ObjectStore:
@@ -91,6 +100,34 @@ class ObjectStore:
         with self._named("listed", folder):
             address = self._address(folder)
             return sorted(found.removeprefix(address).lstrip("/") for found in self.root.fs.find(address))
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right in a folder, in order; what lies in them is not listed."""
+        with self._named("listed", folder):
+            try:
+                found = self.root.fs.ls(self._address(folder), detail=True)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return []
+            return sorted(PurePosixPath(each["name"]).name for each in found if each["type"] == "directory")
+
+    def contents(self, folder: str) -> dict[str, "Content"]:
+        """Return size and tag of the objects below a folder, by their names relative to it, in order."""
+        with self._named("listed", folder):
+            address = self._address(folder)
+            found = self.root.fs.find(address, detail=True)
+        each = {name.removeprefix(address).lstrip("/"): told for name, told in found.items()}
+        return {name: Content(each[name]["size"], str(each[name].get("ETag", ""))) for name in sorted(each)}
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes]:
+        """Return the content of objects, read side by side; those that have gone meanwhile are left out."""
+        addresses = [self._address(path) for path in paths]
+        with self._named("read", f"{paths[0]} and {len(paths) - 1} more" if paths else ""):
+            found = self.root.fs.cat(addresses, on_error="return") if paths else {}
+            for content in found.values():
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+        return [found[address] for address in addresses if isinstance(found[address], bytes)]
 
     def remove(self, path: str) -> None:
         """Remove an object, if it is there."""

@@ -1,16 +1,18 @@
 """Where answers are logged, as assets see it: one interface, an adapter per endpoint host.
 
-What belongs elsewhere: writing the log (``serving/prediction_log.py``), a line (``data/prediction_table.py``).
+What belongs elsewhere: writing the log (``serving/prediction_log.py``), a line (``data/prediction_table.py``), the
+adapter of the aws profile (``captured_logs.py``).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 
-from bigger_boat.data.prediction_files import LogFile, day_files, day_fingerprint, logged_days
+from bigger_boat.data.prediction_files import LogFile, day_files, day_fingerprint, find_answer, logged_days
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 
 class PredictionLogs(dg.ConfigurableResource, ABC):
     """The log of answers of all endpoints."""
+
+    is_far: ClassVar[bool] = False
+    """Whether reading a day takes so long that a day which has a table is not searched for one answer."""
+
+    @property
+    def delay(self) -> timedelta:
+        """How long after its end a day's log is whole."""
+        return timedelta(0)
+
+    @property
+    def holds(self) -> str:
+        """What the log holds of the answers that are given, in words."""
+        return "every answer"
 
     @abstractmethod
     def days(self) -> list[str]:
@@ -35,11 +50,19 @@ class PredictionLogs(dg.ConfigurableResource, ABC):
     def fingerprint(self, day: str) -> str:
         """Return what tells the content of a day's files from another."""
 
+    @abstractmethod
+    def find(self, request_id: str, day: str) -> list[dict[str, Any]]:
+        """Return the predictions of a request in a day's files, each with the name of its file."""
+
 
 class LocalPredictionLogs(PredictionLogs):
     """What the local server wrote under ``path``."""
 
     path: str
+
+    @property
+    def holds(self) -> str:
+        return "every answer, unless BIGGER_BOAT_LOG_PREDICTIONS is off"
 
     def days(self) -> list[str]:
         return logged_days(Path(self.path))
@@ -54,3 +77,6 @@ class LocalPredictionLogs(PredictionLogs):
 
     def fingerprint(self, day: str) -> str:
         return day_fingerprint(Path(self.path), day)
+
+    def find(self, request_id: str, day: str) -> list[dict[str, Any]]:
+        return list(find_answer(Path(self.path), request_id, [day]))

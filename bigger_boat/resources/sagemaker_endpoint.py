@@ -18,7 +18,8 @@ from pydantic import Field
 from bigger_boat.errors import CloudError
 from bigger_boat.resources.aws import aws_client, aws_in_words
 
-VARIANT = "AllTraffic"
+VARIANT, CHALLENGER_VARIANT, SHADOW_VARIANT = "AllTraffic", "Challenger", "Shadow"
+"""Of an endpoint: what serves; what answers a share of the requests beside it; what is asked unseen."""
 TAG = "bigger-boat:"
 """How the names of our tags begin."""
 
@@ -26,6 +27,15 @@ MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 _VERSION = re.compile(r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{8}")
 _NOT_IN_A_TAG = re.compile(r"[^\w .:/=+@-]")
 _LONGEST_TAG = 256
+
+
+CAPTURED = "captured"
+"""Below the storage's root: what SageMaker captures, by endpoint, variant and hour."""
+
+
+def endpoint_name(prefix: str, name: str) -> str:
+    """Return the name that SageMaker knows an endpoint by."""
+    return f"{prefix}-{name}"
 
 
 class EndpointShape(dg.Config):
@@ -189,11 +199,15 @@ class SageMakerEndpoint:
             elif model is not None:
                 _client().add_tags(ResourceArn=model.model_arn, Tags=[{"Key": TAG + key, "Value": value}])
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the endpoint answers to a request of the contract, through SageMaker's runtime."""
+    def ask(self, request: Mapping[str, Any], inference_id: str = "") -> dict[str, Any]:
+        """Return what the endpoint answers to a request of the contract, through SageMaker's runtime.
+
+        ``inference_id`` (at most 64 characters) is noted with what is captured.
+        """
+        told = {"InferenceId": inference_id} if inference_id else {}
         with self._named("it does not answer"):
             answer = _client("sagemaker-runtime").invoke_endpoint(
-                EndpointName=self.name, ContentType="application/json", Body=json.dumps(request).encode()
+                EndpointName=self.name, ContentType="application/json", Body=json.dumps(request).encode(), **told
             )
             return json.loads(answer["Body"].read())
 

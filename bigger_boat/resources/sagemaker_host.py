@@ -11,7 +11,9 @@ A way back is not watched by alarms: they may be on because of what is gone back
 """
 
 import contextlib
+import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import dagster as dg
 from pydantic import Field
 
 from bigger_boat.errors import BundleError, CloudError, ServerError
-from bigger_boat.ml.bundle import ARCHIVE_FILE, Bundle, read_bundle
+from bigger_boat.ml.bundle import ARCHIVE_FILE, BUNDLE_FILE, Bundle, read_bundle
 from bigger_boat.ml.gate import check_golden
 from bigger_boat.resources.endpoint_host import (
     EndpointHost,
@@ -31,8 +33,15 @@ from bigger_boat.resources.endpoint_host import (
     rolled_back_from,
 )
 from bigger_boat.resources.s3_storage import S3Storage, version_of
-from bigger_boat.resources.sagemaker_endpoint import EndpointShape, EndpointState, SageMakerEndpoint
+from bigger_boat.resources.sagemaker_endpoint import (
+    CAPTURED,
+    EndpointShape,
+    EndpointState,
+    SageMakerEndpoint,
+    endpoint_name,
+)
 from bigger_boat.resources.sagemaker_guards import put_alarms, put_scaling, remove_scaling
+from bigger_boat.serving.captured import OURS
 from bigger_boat.serving.published import REFUSED, ROLLED_BACK, utc_now
 
 EXCLUDED, ADDRESS, SERVED = "excluded", "address", "served"
@@ -67,7 +76,7 @@ class SageMakerHost(EndpointHost):
 
     def endpoint_name(self, name: str) -> str:
         """Return the name that SageMaker knows an endpoint by."""
-        return f"{self.prefix}-{name}"
+        return endpoint_name(self.prefix, name)
 
     def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
         """Deploy a bundle of this storage, ask it its golden requests, and go back if they differ."""
@@ -115,6 +124,12 @@ class SageMakerHost(EndpointHost):
         address = self._endpoint(name).tags(version).get(ADDRESS)
         return self.storage.fetch(address) if address else None
 
+    def description(self, name: str, version: str) -> dict[str, Any] | None:
+        """Return what the bundle says of itself, which stays in the storage when its model is swept."""
+        address = self._endpoint(name).tags(version).get(ADDRESS, f"bundles/{name}_champion/{version}/bundle")
+        text = self.storage.store.read_text(f"{address}/{BUNDLE_FILE}")
+        return json.loads(text) if text else None
+
     def serving_since(self, name: str) -> str | None:
         """Return when the golden answers of the version that serves were found right."""
         version = self.serving_version(name)
@@ -143,7 +158,7 @@ class SageMakerHost(EndpointHost):
         return doomed
 
     def _endpoint(self, name: str) -> SageMakerEndpoint:
-        capture = f"{self.storage.root.rstrip('/')}/captured" if self.shape.capture_percent else ""
+        capture = f"{self.storage.root.rstrip('/')}/{CAPTURED}" if self.shape.capture_percent else ""
         shape = EndpointShape(**{**self.shape.model_dump(), "capture_root": self.shape.capture_root or capture})
         return SageMakerEndpoint(self.endpoint_name(name), self.role, self.image, shape)
 
@@ -231,7 +246,7 @@ class SageMakerHost(EndpointHost):
     def _differences(self, endpoint: SageMakerEndpoint, bundle: Bundle) -> list[str]:
         """Ask the golden requests through SageMaker; return what is wrong with the answers."""
         try:
-            answers = [endpoint.ask(entry["request"]) for entry in bundle.golden]
+            answers = [endpoint.ask(entry["request"], f"{OURS}{uuid.uuid4()}") for entry in bundle.golden]
         except CloudError as error:
             return [error.message]
         versions = {answer.get("version") for answer in answers} - {bundle.version}

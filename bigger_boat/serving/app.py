@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bigger_boat import clock
 from bigger_boat.data.prediction_files import SHADOW
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import RequestError
@@ -223,7 +225,8 @@ class _Application:
         record.answered = asked, predictions
         if rival and rival.shadow:
             self._shadows.follow(rival, asked, predictions, record.request_id)
-        return format_answer(record.model, record.version, record.request_id, predictions)
+        answer = format_answer(record.model, record.version, record.request_id, predictions)
+        return {**answer, **_when(record)} if isinstance(self.host, BundleHost) else answer
 
     async def _predict(self, served: Served, asked: PredictionRequest, queue: str = "") -> Predictions:
         async with asyncio.timeout(self.options.guards.answer_timeout_s):
@@ -260,6 +263,12 @@ class _Application:
         except Exception as error:
             logger.error("The model failed: %s", error, extra={"fields": {"request_id": record.request_id}})
             raise RequestError("The model failed to answer this request.", "model_failed", 500) from error
+
+
+def _when(record: Record) -> dict[str, Any]:
+    """Return what SageMaker's data capture does not note by itself: when, to the millisecond, and after how long."""
+    latency_ms = (time.perf_counter() - record.began) * 1000
+    return {"answered_at_ms": int(clock.timestamp() * 1000), "latency_ms": round(latency_ms, 3)}
 
 
 def _shadow_of(name: str) -> str:

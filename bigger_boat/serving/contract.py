@@ -5,6 +5,7 @@ methods (``handler.py``), sockets (``server.py``).
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ DEFAULT_K = 20
 LARGEST_TIMESTAMP_MS = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REQUEST_KEYS = frozenset({"sessions", "session_ids", "at_ms", "k", "exclude_seen"})
 
 
@@ -103,6 +105,11 @@ def format_answer(
 ) -> dict[str, Any]:
     """Return the answer of an endpoint."""
     return {"model": model, "version": version, "request_id": request_id, "predictions": list(predictions)}
+
+
+def request_id_of(given: str | None) -> str | None:
+    """Return the id that a caller gave its request, None for none or one that cannot be used."""
+    return given if given and _REQUEST_ID.fullmatch(given) else None
 
 
 def format_error(code: str, message: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import re
 import secrets
 import time
 import uuid
@@ -25,7 +24,14 @@ from bigger_boat import clock
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.collect import CollectOptions
-from bigger_boat.serving.contract import DEFAULT_LIMITS, Limits, PredictionRequest, format_error, require_body_size
+from bigger_boat.serving.contract import (
+    DEFAULT_LIMITS,
+    Limits,
+    PredictionRequest,
+    format_error,
+    request_id_of,
+    require_body_size,
+)
 from bigger_boat.serving.metrics import Metrics
 
 logger = logging.getLogger("bigger_boat.serving.requests")
@@ -36,7 +42,6 @@ OPEN_PATHS = frozenset({"/live", "/ready", "/ping", "/health"})
 PAGE_PATHS = frozenset({"/collect"})
 """Pages of allowed origins ask without a key: a pixel can send none, and what a page holds is no secret."""
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROCESS_ID, _NUMBERS = uuid.uuid4().hex[:16], itertools.count(1)
 """An id is the process's and a number: random bytes for each request would be a call of the system for each."""
 _RETRY_AFTER_S = b"1"
@@ -82,6 +87,7 @@ class Record:
     """What is logged and counted of a request. ``answered``, for the log of answers, holds what a shopper did."""
 
     request_id: str
+    began: float = field(default_factory=time.perf_counter)
     route: str = "other"
     endpoint: str | None = None
     model: str | None = None
@@ -114,7 +120,7 @@ class Guard:
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
-        record = scope[RECORD] = Record(_request_id(headers))
+        record = scope[RECORD] = Record(_request_id(headers), began)
         status = 500
 
         async def answer(message: dict[str, Any]) -> None:
@@ -222,7 +228,7 @@ def _digest(key: bytes) -> bytes:
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS_ID}-{next(_NUMBERS)}"
+    return request_id_of(given) or f"{_PROCESS_ID}-{next(_NUMBERS)}"
 
 
 def _answered(record: Record, seconds: float) -> Answered:

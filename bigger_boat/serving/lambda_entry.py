@@ -3,16 +3,20 @@
 Belongs here: API Gateway's events, SageMaker's runtime, this function's own variables. Does not belong here: what is
 answered (``handler.py``). Standard library, and boto3 from Lambda's runtime.
 
+An answer's id, by which ``bigger-boat explain`` finds it in what SageMaker captures, is the caller's ``X-Request-Id``,
+or else API Gateway's own.
+
 ``ENDPOINT_PREFIX``: how the names of endpoints begin. ``ALLOWED_ORIGINS``: origins for browsers, separated by commas.
 """
 
 import base64
 import json
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from bigger_boat.errors import RequestError
+from bigger_boat.serving.contract import format_answer, request_id_of
 from bigger_boat.serving.handler import handle, parse_origins
 
 _BUSY = ("ThrottlingException", "ServiceUnavailable", "ModelNotReadyException")
@@ -25,20 +29,22 @@ def handler(event: dict[str, Any], _context: Any = None) -> dict[str, Any]:
         content = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
     except ValueError:
         content = b"\x00"  # no valid body: the handler says so
+    request_id = _request_id(event)
     response = handle(
         event.get("httpMethod") or "GET",
         event.get("path") or "/",
         event.get("queryStringParameters"),
         event.get("headers"),
         content,
-        invoke,
+        partial(invoke, request_id=request_id),
         allowed_origins=parse_origins(os.environ.get("ALLOWED_ORIGINS", "")),
     )
-    return {"statusCode": response.status, "headers": response.headers, "body": response.body.decode()}
+    headers = {**response.headers, **({"X-Request-Id": request_id} if request_id else {})}
+    return {"statusCode": response.status, "headers": headers, "body": response.body.decode()}
 
 
-def invoke(name: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Ask a SageMaker endpoint. Raises RequestError for an answer that is no success."""
+def invoke(name: str, request: dict[str, Any], request_id: str = "") -> dict[str, Any]:
+    """Ask a SageMaker endpoint, which captures the id. Raises RequestError for an answer that is no success."""
     from botocore.exceptions import ClientError
 
     try:
@@ -46,10 +52,18 @@ def invoke(name: str, request: dict[str, Any]) -> dict[str, Any]:
             EndpointName=f"{os.environ['ENDPOINT_PREFIX']}-{name}",
             ContentType="application/json",
             Body=json.dumps(request).encode(),
+            **({"InferenceId": request_id} if request_id else {}),
         )
     except ClientError as error:
         raise _declined(error.response, name) from error
-    return json.loads(answer["Body"].read())
+    said = json.loads(answer["Body"].read())
+    return format_answer(said["model"], said["version"], request_id or said["request_id"], said["predictions"])
+
+
+def _request_id(event: dict[str, Any]) -> str:
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    given = headers.get("x-request-id"), (event.get("requestContext") or {}).get("requestId")
+    return next(filter(None, map(request_id_of, given)), "")
 
 
 @lru_cache(maxsize=1)

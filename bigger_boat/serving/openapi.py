@@ -13,6 +13,8 @@ from bigger_boat.serving.openapi_collect import collect_paths, collect_schemas
 
 Document = dict[str, Any]
 
+_WHEN = {"answered_at_ms": {"type": "integer"}, "latency_ms": {"type": "number", "minimum": 0}}
+"""What the server of one bundle answers, too: SageMaker captures it."""
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _DECLINED = {
     "400": "The request does not follow the contract.",
@@ -138,14 +140,15 @@ def _schemas(limits: Limits) -> Document:
         "Request": request,
         "Rankings": _answer(ranking),
         "Probabilities": _answer(intent),
-        "Answer": {"anyOf": [_answer(ranking), _answer(intent)]},
+        "Answer": {"anyOf": [_answer(each, **_WHEN) for each in (ranking, intent)]},
         "Error": _strict(error=_strict(code={"type": "string"}, message={"type": "string"})),
     }
 
 
-def _answer(prediction: Document) -> Document:
+def _answer(prediction: Document, **more: Document) -> Document:
     text = {"type": "string"}
-    return _strict(model=text, version=text, request_id=text, predictions={"type": "array", "items": prediction})
+    predictions = {"type": "array", "items": prediction}
+    return _strict(model=text, version=text, request_id=text, predictions=predictions, **more)
 
 
 def _strict(**properties: Document) -> Document:

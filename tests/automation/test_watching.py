@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "data"))  # importlib mode
 
 from prediction_lines import line, write_log
 
+from bigger_boat import clock
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.watching import Made, Watch, decide, watching_sensor
 from bigger_boat.partitions import daily_partitions
@@ -109,6 +111,24 @@ def test_a_long_log_is_begun_with_its_last_days():
     ended = [f"2026-{month:02}-{day:02}" for month in range(1, 7) for day in range(1, 29)]
     [request, *_] = decide(ended, ended, Made({}, {}, {}), str).requests
     assert request.tags["dagster/asset_partition_range_start"] == ended[-90]
+
+
+def test_a_log_that_is_late_is_waited_for(tmp_path, monkeypatch):
+    class Late(LocalPredictionLogs):
+        @property
+        def delay(self) -> timedelta:
+            return timedelta(minutes=30)
+
+    write_log(tmp_path, "2026-11-20", line("r-1"))
+    asked = {}
+    for minute in (29, 31):
+        now = datetime(2026, 11, 21, 0, minute, tzinfo=UTC)
+        monkeypatch.setattr(clock, "utc_now", lambda now=now: now)
+        with dg.DagsterInstance.ephemeral() as instance:
+            resources = {"prediction_logs": Late(path=str(tmp_path))}
+            asked[minute] = watching_sensor(dg.build_sensor_context(instance=instance, resources=resources))
+    assert asked[29].skip_reason.skip_message == "No day with answers is over yet."
+    assert asked[31].run_requests[0].tags[RANGE_END] == "2026-11-20"
 
 
 def test_the_sensor_reads_log_and_history(tmp_path):

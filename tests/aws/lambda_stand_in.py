@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +72,7 @@ def event(method: str, target: str, body: str | None = None, headers: dict[str, 
         "headers": headers or None,
         "body": body,
         "isBase64Encoded": False,
-        "requestContext": {"stage": "live"},
+        "requestContext": {"stage": "live", "requestId": str(uuid.uuid4())},
     }
 
 

@@ -176,6 +176,14 @@ def test_the_function_answers_what_needs_no_model(function):
     assert function(event("GET", "/nowhere"))["statusCode"] == 404
 
 
+def test_a_request_has_the_id_of_its_caller_or_of_api_gateway(function):
+    answer = function(event("GET", "/health", headers={"X-Request-ID": "shop-42"}))
+    assert answer["headers"]["X-Request-Id"] == "shop-42"
+    asked = event("GET", "/health", headers={"X-Request-Id": "a b;c"})
+    assert function(asked)["headers"]["X-Request-Id"] == asked["requestContext"]["requestId"]
+    assert "X-Request-Id" not in function({"httpMethod": "GET", "path": "/health"})["headers"]
+
+
 @pytest.mark.parametrize(
     ("given", "status", "code"),
     [

@@ -20,7 +20,7 @@ from recorded_calls import Need, missing, needs_of, recording
 from sagemaker_stand_in import IMAGE
 from tiny_models import FOLLOWS, export_recommender, make_bundle, recommendation_golden
 
-from bigger_boat.profiles import alerts, build_resources, endpoint_host, public_api, storage
+from bigger_boat.profiles import alerts, build_resources, endpoint_host, prediction_logs, public_api, storage
 from bigger_boat.resources import doctor
 from bigger_boat.resources.alerts import Alert
 from bigger_boat.resources.aws import aws_client
@@ -107,7 +107,9 @@ def test_the_orchestrator_may_do_what_it_does(scene, tmp_path):
         assert host.rollback(NAME).version == first.version
         host.sweep(NAME)
         host.serving_since(NAME)
+        host.description(NAME, first.version)
         host.ask(NAME, {"sessions": [["sku-a"]], "k": 2})
+        _the_log_of_answers(scene)
         host._endpoint(NAME).remove_version(second.version)
         elsewhere = scene.settings.model_copy(update={"data_dir": tmp_path})
         address = storage(scene.settings).address(first.directory)
@@ -123,6 +125,14 @@ def test_the_orchestrator_may_do_what_it_does(scene, tmp_path):
     assert {"application-autoscaling:PutScalingPolicy", "sns:Publish", "s3:PutObject", "ecr:DescribeImages"} <= done
     assert scene.missing("JobRole", needs)  # a job may not do all of that
     assert scene.missing("GitHubRole", needs)
+
+
+def _the_log_of_answers(scene: Scene) -> None:
+    logs = prediction_logs(scene.settings)
+    [day] = logs.days()
+    assert logs.fingerprint(day) != "empty"
+    assert sum(len(logs.read(part)[0]) for part in logs.files(day)) == 1
+    assert logs.find("nobody", day) == []
 
 
 def _large_object(settings: Settings) -> None:

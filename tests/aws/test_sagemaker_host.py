@@ -3,10 +3,13 @@
 import json
 import sys
 import tarfile
+import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))  # importlib mode puts no test folder on the path
@@ -16,6 +19,7 @@ from lambda_stand_in import Function, event, gateway, outputs_of_change_sets
 from sagemaker_stand_in import IMAGE, Endpoints
 from tiny_models import (
     FOLLOWS,
+    Server,
     export_intent,
     export_recommender,
     intent_golden,
@@ -25,20 +29,33 @@ from tiny_models import (
     recommendation_golden,
 )
 
+from bigger_boat import clock
 from bigger_boat.assets.endpoints import prediction_api
+from bigger_boat.assets.live import prediction_log
+from bigger_boat.automation.watching import watching_sensor
+from bigger_boat.cli.explain import lineage
+from bigger_boat.data.prediction_files import LOG_TABLES
+from bigger_boat.data.prediction_table import day_table
 from bigger_boat.errors import BundleError, CloudError, GateRefused
 from bigger_boat.ml.bundle import Bundle
+from bigger_boat.profiles import prediction_logs
 from bigger_boat.resources.gateway_api import GatewayApi
 from bigger_boat.resources.lambda_package import HANDLER, build_package
+from bigger_boat.resources.prediction_logs import LocalPredictionLogs
 from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape, EndpointState, SageMakerEndpoint
 from bigger_boat.resources.sagemaker_host import SageMakerHost
+from bigger_boat.serving import client
+from bigger_boat.serving.captured import OURS
+from bigger_boat.settings import Settings
 
 pytestmark = pytest.mark.slow  # each version that goes live is a process that imports TensorFlow
 
 NAME, ENDPOINT = "recommendation", "vessel-recommendation"
 OTHER = FOLLOWS[::-1].copy()
 REQUEST = {"sessions": [["sku-a"]], "k": 2}
+YESTERDAY = datetime.now(UTC).replace(hour=12) - timedelta(days=1)
+DAY = YESTERDAY.date().isoformat()
 
 
 class Platform:
@@ -77,13 +94,16 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(ends, tmp_path_factory) -> Platform:
-    """A platform on which a first version serves."""
+def platform(ends, tmp_path_factory) -> Iterator[Platform]:
+    """A platform on which a first version serves, yesterday."""
     made = Platform(tmp_path_factory.mktemp("platform"), ends)
+    ends.clock_file = made.root / "clock"
+    clock.set_to(ends.clock_file, YESTERDAY)
     made.first = made.bundle()
     result = made.host.publish(NAME, made.first.directory)
     assert (result.state, result.version) == ("serving", made.first.version)
-    return made
+    yield made
+    ends.clock_file = None
 
 
 @pytest.fixture
@@ -107,13 +127,75 @@ def test_what_was_deployed_answers_as_offline(platform):
     assert tags["kind"] == "tiny"
 
 
-def test_requests_and_answers_are_captured(platform):
-    platform.ask()
-    captured = platform.ends.here.objects(f"{platform.root.name}/captured/{ENDPOINT}/AllTraffic/")
-    assert any(b'\\"k\\": 2' in content and platform.first.version.encode() in content for content in captured.values())
+@pytest.fixture
+def function(platform, tmp_path) -> Iterator[Function]:
+    running = Function(build_package(), HANDLER, {"ENDPOINT_PREFIX": "vessel"}, tmp_path)
+    yield running
+    running.stop()
 
 
-def test_the_asset_deploys_the_api_and_asks_it_as_a_shop_would(platform, tmp_path):
+ASKED = {
+    "shop-1": {"sessions": [["sku-a"], []], "session_ids": ["s-1", "s-2"], "at_ms": [7, 8], "k": 3},
+    "shop-2": {"sessions": [["sku-b", {"action": "add", "sku": "sku-b", "timestamp_ms": 5}]], "exclude_seen": True},
+}
+
+
+def test_what_sagemaker_captures_is_the_log_that_the_local_server_writes(platform, function, tmp_path, monkeypatch):
+    """Asked as a shop does, by the function; what a deployment asked is in no log."""
+    for request_id, request in ASKED.items():
+        answer = function(event("POST", "/v1/recommendations", json.dumps(request), {"x-request-id": request_id}))
+        assert answer["headers"]["X-Request-Id"] == json.loads(answer["body"])["request_id"] == request_id
+        assert set(json.loads(answer["body"])) == {"model", "version", "request_id", "predictions"}
+    shown = json.loads(function(event("GET", "/predict?session=sku-a,nobody"))["body"])
+    asked = {**ASKED, shown["request_id"]: {"sessions": [["sku-a", "nobody"]]}}
+    assert json.loads(function(event("GET", "/predict?session=sku-a&k=0"))["body"])["error"]
+    monkeypatch.setattr(clock, "utc_now", lambda: YESTERDAY + timedelta(days=1))
+    settings = _settings(platform)
+    assert lineage(settings, "shop-1")["answers"][0]["session_id"] == "s-1", "before there is a table"
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, resources={"prediction_logs": prediction_logs(settings)})
+        [wanted] = watching_sensor(context).run_requests
+        resources = {"prediction_logs": prediction_logs(settings), "storage": platform.storage}
+        run = dg.materialize([prediction_log], tags=wanted.tags, resources=resources, instance=instance)
+    [made] = run.asset_materializations_for_node("prediction_log")
+    assert (made.partition, made.metadata["not_logged"].value) == (DAY, 0)
+    assert made.metadata["log_holds"].value.startswith("100 % of the answers")
+    rows = pl.read_parquet(day_table(platform.storage.folder(LOG_TABLES), DAY))
+    assert set(rows["answered_at_ms"] // 86_400_000) == {int(YESTERDAY.timestamp() // 86_400)}
+    assert rows["latency_ms"].min() > 0
+    ours = rows.filter(pl.col("request_id").is_in([*asked]))
+    by_nature = ["answered_at_ms", "latency_ms", "file"]
+    assert ours.drop(by_nature).equals(_logged_locally(platform.first, asked, tmp_path).drop(by_nature))
+    captured = platform.ends.here.objects(f"{platform.root.name}/captured/{ENDPOINT}/AllTraffic/").values()
+    assert any(OURS.encode() in content for content in captured)
+    assert platform.first.golden[1]["request"]["k"] not in rows["k"], "golden requests are no shop's"
+    told = lineage(settings, shown["request_id"])
+    assert told["answers"][0]["recommended"] == rank_offline(["sku-a"])["skus"]
+    assert told["bundle"]["version"] == platform.first.version
+
+
+def _settings(platform: Platform) -> Settings:
+    given = {"storage": platform.storage.root, "endpoint_prefix": "vessel", "data_dir": platform.root}
+    capture = {"endpoint_capture_percent": 100, "endpoint_instance": "ml.m5.large"}
+    return Settings(_env_file=None, profile="aws", **given, **capture)
+
+
+def _logged_locally(bundle: Bundle, asked: dict[str, dict], folder: Path) -> pl.DataFrame:
+    """Ask the same of the local server, under the same ids; return what its log says."""
+    server = Server("bundle", bundle.directory, predictions_dir=str(folder / "log"))
+    try:
+        client.wait_until_up(server.url)
+        for request_id, request in asked.items():
+            headers = {"X-Request-Id": request_id, "Content-Type": "application/json"}
+            post = urllib.request.Request(f"{server.url}/invocations", json.dumps(request).encode(), headers)
+            urllib.request.urlopen(post, timeout=30).close()
+    finally:
+        server.stop()
+    logs = LocalPredictionLogs(path=str(folder / "log"))
+    return pl.concat([logs.read(file)[0] for day in logs.days() for file in logs.files(day)])
+
+
+def test_the_asset_deploys_the_api_and_asks_it_as_a_shop_would(platform, function):
     """Over HTTP to the function as Lambda runs it, by unmodified boto3 to the endpoints, to their containers."""
     intent = make_bundle(platform.root / "bundles" / "intent_champion", "intent", export_intent, intent_golden())
     assert platform.host.publish("intent", intent.directory).state == "serving"
@@ -122,7 +204,6 @@ def test_the_asset_deploys_the_api_and_asks_it_as_a_shop_would(platform, tmp_pat
     for name, bundle in handed.items():
         address = {"address": platform.storage.address(bundle.directory)}
         platform.storage.store.write_text(f"addresses/{name}.json", json.dumps(address))
-    function = Function(build_package(), HANDLER, {"ENDPOINT_PREFIX": "vessel"}, tmp_path)
     with gateway(function) as url, outputs_of_change_sets():
         template = str(REPOSITORY / "deploy" / "api.yaml")
         api = GatewayApi(storage=platform.storage, stack_name="vessel-api", template=template, own_url=url)
@@ -132,7 +213,6 @@ def test_the_asset_deploys_the_api_and_asks_it_as_a_shop_would(platform, tmp_pat
             selection=[prediction_api],
         )
         posted = function(event("POST", "/v1/recommendations", json.dumps({"sessions": [["sku-a"], []], "k": 3})))
-    function.stop()
     assert result.success
     [made] = result.asset_materializations_for_node("prediction_api")
     assert made.metadata["url"].value == url

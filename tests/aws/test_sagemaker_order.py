@@ -82,18 +82,17 @@ class Shop:
     def publish(self, version: str, host: SageMakerHost | None = None):
         return (host or self.host()).publish(NAME, self.folder(version))
 
-    def start(self, backend, config: dict):
-        described = backend.describe_model(config["ProductionVariants"][0]["ModelName"])
-        image = described.primary_container["Image"]
-        version = self.endpoint.version_of(config["EndpointConfigName"])
+    def start(self, backend, variant: dict):
+        image = backend.describe_model(variant["ModelName"]).primary_container["Image"]
+        version = self.endpoint.version_of(variant["ModelName"])
         if image not in self.images:
             return None, f"The image '{image}' does not exist."
         log = self.root / "log"
         log.touch()
         return (None, NO_PING) if version in self.broken else (Container(version, image, log), None)
 
-    def answer(self, backend, name: str, body: bytes) -> tuple[int, bytes]:
-        version = self.ends.running[name].version
+    def answer(self, container: Container, body: bytes) -> tuple[int, bytes]:
+        version = container.version
         predictions = WRONG if version in self.wrong else RIGHT
         for react in self.on_wrong if predictions is WRONG else ():
             react()
@@ -104,9 +103,9 @@ class Shop:
 def shop(ends, tmp_path, monkeypatch) -> Shop:
     made = Shop(ends, tmp_path)
     monkeypatch.setattr(ends, "_start", made.start)
-    monkeypatch.setattr(ends, "invoke", made.answer)
+    monkeypatch.setattr(ends, "_answer", made.answer)
     monkeypatch.setattr(ends, "alarm", False)
-    monkeypatch.setattr(ends, "spare", {})
+    monkeypatch.setattr(ends, "spare", [])
     monkeypatch.setattr(sagemaker_host, "read_bundle_of", lambda name, path: made.bundle(path))
     monkeypatch.setattr(sagemaker_host, "read_bundle", made.bundle)
     yield made

@@ -174,8 +174,13 @@ def test_one_bundle_as_in_the_container(bundles, start_server):
     assert fetch(f"{server.url}/ping")[0] == 503
     client.wait_until_up(server.url)
     assert fetch(f"{server.url}/ping")[0] == 200
+    began_ms = int(time.time() * 1000)
     answer = client.post_invocations(server.url, None, {"sessions": [["sku-a"]], "k": 2})
     assert compare_golden([rank_offline(["sku-a"], 2)], answer["predictions"]) == []
+    schemas = client.ask(server.url, "/openapi.json")["components"]["schemas"]
+    assert set(answer) == set(schemas["Answer"]["anyOf"][0]["properties"]) > {"answered_at_ms", "latency_ms"}
+    assert began_ms <= answer["answered_at_ms"] <= time.time() * 1000
+    assert answer["latency_ms"] > 0
     assert fetch(f"{server.url}/predict")[0] == 404
     with pytest.raises(RequestError, match="must be a list of sessions"):
         client.post_invocations(server.url, None, {})
