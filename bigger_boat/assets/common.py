@@ -5,7 +5,7 @@ import dataclasses
 import json
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +31,8 @@ WINDOW = "window"
 REFUSED = "refused"
 """Metadata key of a failure that is a gate's decision, not a fault."""
 EMBEDDINGS_CONFIG = "config.json"
+COMMIT_FILE = Path(__file__).resolve().parent.parent / "commit.txt"
+"""Where ``git archive`` writes the commit (``.gitattributes``): images are made of an archive, and have no git."""
 
 GATE_SENTENCES = {
     "bundle_is_intact": "Every file of the bundle is as it was written.",
@@ -172,10 +174,15 @@ def tracked(
 
 
 def git_commit() -> str:
-    """Return the commit of the code that runs, '' outside of a checkout."""
-    folder = Path(__file__).resolve().parent
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
-    return answer.stdout.strip()
+    """Return the commit of the code that runs, '' where neither an archive nor git says."""
+    archived = COMMIT_FILE.read_text().strip()
+    if not archived.startswith("$"):
+        return archived
+    command = ["git", "rev-parse", "HEAD"]
+    with suppress(FileNotFoundError):  # an image has no git
+        answer = subprocess.run(command, cwd=COMMIT_FILE.parent, capture_output=True, text=True, check=False)
+        return answer.stdout.strip()
+    return ""
 
 
 def _cell(value: Any, digits: int) -> str:

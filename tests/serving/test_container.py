@@ -47,6 +47,14 @@ def test_the_image_runs_the_tested_command_as_no_root():
     assert os.access(PROJECT / "deploy" / "serve", os.X_OK)
 
 
+def test_a_job_may_write_to_its_data_folder():
+    """The code is root's, and a job is not root: below the project's folder it could write nothing."""
+    training = (PROJECT / "deploy" / "Dockerfile").read_text().split("AS training")[1]
+    folder = re.search(r"^ENV BIGGER_BOAT_DATA_DIR=(/\S+)$", training, re.MULTILINE)[1]
+    assert f"RUN install -d -o boat {folder}\n" in training
+    assert training.index("bigger-boat prepare") < training.index("ENV BIGGER_BOAT_DATA_DIR")
+
+
 @pytest.mark.slow
 def test_the_containers_contract(bundles, container):
     bundle = bundles["first"]
