@@ -4,6 +4,7 @@ A module per room; importing it adds its commands to ``app``.
 """
 
 import sys
+import warnings
 
 from rich.markup import escape
 
@@ -20,6 +21,8 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; an error that a person can act on is printed as a sentence."""
+    if not sys.warnoptions:  # what libraries warn of while they are imported tells a person nothing to do
+        warnings.simplefilter("ignore")
     try:
         app()
     except BiggerBoatError as error:

@@ -28,7 +28,7 @@ def promote(
     reason: Reason,
 ) -> None:
     """Let a version serve after its gate: the only way back for one that was rolled back from."""
-    settings = _prepare()
+    settings = prepare_process()
     from bigger_boat.automation import control
 
     storage, host = _storage_and_host(settings, name)
@@ -44,7 +44,7 @@ def rollback(
     reason: Reason = "",
 ) -> None:
     """Let an earlier version serve again."""
-    settings = _prepare()
+    settings = prepare_process()
     from bigger_boat.automation import control
 
     _tell(control.roll_back(name, version, _storage_and_host(settings, name)[1]), reason, settings)
@@ -62,7 +62,7 @@ def canary(
     """Let a version answer a share of the sessions beside the one that serves, or be asked unseen; or end that."""
     if (version is None) != end:
         raise SettingsError("Name either a version that challenges, or --end.", "bigger-boat canary --help")
-    settings = _prepare()
+    settings = prepare_process()
     from bigger_boat.automation import control
     from bigger_boat.console import say
 
@@ -85,7 +85,7 @@ def diff(
     version_b: Annotated[str, typer.Argument(help="another version of the same endpoint")],
 ) -> None:
     """What would change from one version to another: answers, slices won and lost, data, configuration."""
-    settings = _prepare()
+    settings = prepare_process()
     from bigger_boat.assets.differences import compare, find_version
     from bigger_boat.console import say, show_table
 
@@ -104,7 +104,7 @@ def replay_golden(
     name: Annotated[str | None, typer.Argument(help="recommendation or intent; default: both")] = None,
 ) -> None:
     """Ask the running server its golden requests: does it answer as the models did offline?"""
-    settings = _prepare()
+    settings = prepare_process()
     from bigger_boat.automation import control
     from bigger_boat.console import say
     from bigger_boat.data.vocabulary import ENDPOINTS
@@ -113,13 +113,6 @@ def replay_golden(
     _, host = _storage_and_host(settings, name)
     for each in [name] if name else ENDPOINTS:
         say(escape(control.replay_golden(each, host, api_key(settings))))
-
-
-def _prepare() -> Settings:
-    import warnings
-
-    warnings.simplefilter("ignore")
-    return prepare_process()
 
 
 def _storage_and_host(settings: Settings, name: str | None = None):

@@ -71,9 +71,6 @@ def image(
 @deploy.command(epilog="Example: bigger-boat deploy api --dry-run")
 def api(dry_run: DryRun = False) -> None:
     """Materialize prediction_api: bring the public API up to date, and ask both endpoints through it."""
-    import warnings
-
-    warnings.simplefilter("ignore")
     from bigger_boat.cli.process import prepare_process
     from bigger_boat.console import say
 

@@ -26,9 +26,6 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="all of it, with every file, as JSON")] = False,
 ) -> None:
     """Say where an answer came from: model version, runs, data sets, days and landed files."""
-    import warnings
-
-    warnings.simplefilter("ignore")
     told = lineage(prepare_process(), request_id)
     if as_json:
         print(json.dumps(told, indent=2, default=_plain))

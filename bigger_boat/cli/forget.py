@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +32,6 @@ def forget(sessions: Annotated[list[str], typer.Argument(help="session ids, as t
     """
     from bigger_boat.automation.forgetting import Note
 
-    warnings.simplefilter("ignore")
     settings = prepare_process(max_workers=1)
     if settings.storage and settings.profile == "aws":
         raise CloudError(

@@ -98,9 +98,6 @@ def run_graph(
     dry_run: bool = False,
 ) -> None:
     """Plan, say what will be done, do it, and leave with an exit code where it failed."""
-    import warnings
-
-    warnings.simplefilter("ignore")
     import dagster as dg
 
     from bigger_boat.automation import plan as planning

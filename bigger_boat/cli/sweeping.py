@@ -17,9 +17,6 @@ def sweep(
     size: Size = None,
 ) -> None:
     """Train the intent model's grid of configurations and compare them; only what has no result on this data."""
-    import warnings
-
-    warnings.simplefilter("ignore")
     import dagster as dg
 
     from bigger_boat.automation import sweep as sweeping

@@ -1,10 +1,10 @@
 """A stand-in for AWS: moto's server with S3 and Batch, whose jobs really run their container's command.
 
-A job is a process of its own in a new, empty folder. It gets the variables of its container, this server's address and
-made-up credentials, and shares nothing else with who submitted it: code and definitions are on its PYTHONPATH, as they
-would be in its image. Most jobs are forks of a process that has Dagster imported, which saves seconds each; those of a
-``fresh`` stand-in are Pythons of their own. moto forgets a submission's retryStrategy; the whole request is kept here
-and followed.
+A job is a process of its own in a new, empty folder. It gets the variables of its image, of its job definition and of
+its submission, this server's address and made-up credentials, and shares nothing else with who submitted it: code and
+definitions are on its PYTHONPATH, as they would be in its image; on its PATH there is Python alone. Most jobs are forks
+of a process that has Dagster imported, which saves seconds each; those of a ``fresh`` stand-in are Pythons of their
+own. moto forgets a submission's retryStrategy; the whole request is kept here and followed.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -21,16 +22,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
+from recorded_calls import recording_to
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUCKET, QUEUE, DEFINITION = "boat", "gpu", "training"
 PREFIX = f"s3://{BUCKET}/steps"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "made-up", "AWS_DEFAULT_REGION": "eu-west-1"}
 EXITED = "Essential container in task exited"
+DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
+ROOT_OF = {"BIGGER_BOAT_DATA_DIR"}
+"""Variables of the image that name a folder in it; a job's own folder stands for the container's root."""
 
 
 @dataclass
@@ -38,13 +44,14 @@ class StandIn:
     """The running server.
 
     ``fresh``: jobs are no forks. ``hold``: jobs stay RUNNABLE. ``deaths``: what is said of the next attempts that fail;
-    with an exit code, what happens instead of running them.
+    with an exit code, what happens instead of running them. ``calls``: a file that forks write their calls of AWS to.
     """
 
     url: str
     image: Path
     fresh: bool = False
     hold: bool = False
+    calls: Path | None = None
     deaths: list[dict[str, Any]] = field(default_factory=list)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     jobs: list[Any] = field(default_factory=list)
@@ -71,12 +78,12 @@ class StandIn:
             aws_secret_access_key="made-up",
         )
 
-    def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """Return the bucket's objects by key."""
+    def objects(self, prefix: str = "", bucket: str = BUCKET) -> dict[str, bytes]:
+        """Return a bucket's objects by key."""
         s3 = self.client("s3")
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+        return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
 @dataclass
@@ -204,26 +211,45 @@ def _starts_again(strategy: dict[str, Any], status_reason: str) -> bool:
 
 def _run_attempt(here: StandIn, job: Any, container: dict[str, Any], attempt: int) -> int:
     """Run the container's command until it ends or the job is stopped; return its exit code as a shell would."""
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{here.image}",
-        **CREDENTIALS,
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_ENDPOINT_URL": here.url,
-        "AWS_BATCH_JOB_ID": job.job_id,
-        "AWS_BATCH_JOB_ATTEMPT": str(attempt),
-        **{each["name"]: each["value"] for each in container["environment"]},
-    }
     with tempfile.TemporaryDirectory(prefix="batch-job-") as folder:
+        environment = {
+            **{name: folder * (name in ROOT_OF) + value for name, value in image_environment("training").items()},
+            "PATH": str(Path(sys.executable).parent),
+            "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{here.image}",
+            **CREDENTIALS,
+            "AWS_SECRET_ACCESS_KEY": "of-the-job",
+            "AWS_ENDPOINT_URL": here.url,
+            "AWS_BATCH_JOB_ID": job.job_id,
+            "AWS_BATCH_JOB_ATTEMPT": str(attempt),
+            **_variables(job.job_definition.container_properties),
+            **_variables(container),
+        }
         log = Path(folder, "log")
         log.touch()
-        process = (_start if here.fresh else _fork)(container["command"], folder, environment)
+        process = (_start if here.fresh else partial(_fork, here.calls))(container["command"], folder, environment)
         while process.exitcode is None:
             if job.stop:
                 process.kill()
             process.join(0.02)
         here.output[f"{job.job_id}/{attempt}"] = log.read_text()
     return process.exitcode if process.exitcode >= 0 else 128 - process.exitcode
+
+
+def _variables(container: dict[str, Any]) -> dict[str, str]:
+    named = [{name.lower(): value for name, value in each.items()} for each in container.get("environment", [])]
+    return {each["name"]: each["value"] for each in named}
+
+
+def image_environment(target: str) -> dict[str, str]:
+    """Return the variables that a target of ``deploy/Dockerfile`` sets, those of the stages below it included."""
+    stages: dict[str, dict[str, str]] = {}
+    own: dict[str, str] = {}
+    for line in DOCKERFILE.read_text().splitlines():
+        if stage := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
+            own = stages[stage[2]] = dict(stages.get(stage[1], {}))
+        elif line.startswith("ENV "):
+            own |= dict(each.split("=", 1) for each in line.split()[1:])
+    return stages[target]
 
 
 class _Fresh(subprocess.Popen):
@@ -243,16 +269,18 @@ def _start(command: list[str], folder: str, environment: dict[str, str]) -> _Fre
         return _Fresh(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
-def _fork(command: list[str], folder: str, environment: dict[str, str]) -> multiprocessing.process.BaseProcess:
+def _fork(
+    calls: Path | None, command: list[str], folder: str, environment: dict[str, str]
+) -> multiprocessing.process.BaseProcess:
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["bigger_boat.resources.batch_worker", "boto3"])
-    process = forks.Process(target=_become, args=(command, folder, environment))
+    process = forks.Process(target=_become, args=(calls, command, folder, environment))
     process.start()
     return process
 
 
-def _become(command: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Do in this process what ``python -m MODULE ARGUMENTS`` does in a new one."""
+def _become(calls: Path | None, command: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Do in this process what ``python -m MODULE ARGUMENTS`` does in a new one; ``calls`` gets its calls of AWS."""
     log = os.open(Path(folder, "log"), os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -264,7 +292,8 @@ def _become(command: list[str], folder: str, environment: dict[str, str]) -> Non
     python, dash_m, module, *arguments = command
     assert (python, dash_m) == ("python", "-m"), command
     sys.argv[1:] = arguments
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with recording_to(calls) if calls else contextlib.nullcontext():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _describe(describe: Any, job: Any) -> dict[str, Any]:

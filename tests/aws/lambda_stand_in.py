@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,8 +25,16 @@ RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3",
 LOOP = """
 import json, sys
 sys.path[:0] = sys.argv[1:3]
+from botocore.client import BaseClient
 module, name = sys.argv[3].rsplit(".", 1)
 handler = getattr(__import__(module, fromlist=[name]), name)
+call = BaseClient._make_api_call
+def note(client, operation, given):
+    asked = {key: value for key, value in given.items() if key != "Body"}
+    with open("calls", "a") as calls:
+        calls.write(json.dumps([client.meta.service_model.signing_name, operation, asked]) + chr(10))
+    return call(client, operation, given)
+BaseClient._make_api_call = note
 for line in sys.stdin:
     print(json.dumps(handler(json.loads(line), None)), flush=True)
 """
@@ -45,6 +53,7 @@ class Function:
                 (runtime / name).symlink_to(site / name)
         command = [sys.executable, "-I", "-S", "-c", LOOP, str(code), str(runtime), handler]
         passed = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        self._calls = folder / "calls"
         self._process = subprocess.Popen(
             command, env={**passed, **variables}, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -56,10 +65,24 @@ class Function:
             self._process.stdin.flush()
             return json.loads(self._process.stdout.readline())
 
+    @property
+    def calls(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What it has asked of AWS: service, operation and parameters."""
+        return [tuple(json.loads(line)) for line in self._calls.read_text().splitlines()]
+
     def stop(self) -> None:
         self._process.stdin.close()
         self._process.wait(10)
         self._process.stdout.close()
+
+
+def deployed_function(name: str, folder: Path) -> Function:
+    """Run a function as it was deployed: moto keeps the code that the stack named, its handler and its variables."""
+    from moto.awslambda.models import lambda_backends
+
+    backends = [region for account in lambda_backends.values() for region in account.values()]
+    [found] = [each for backend in backends for each in backend.list_functions() if each.function_name == name]
+    return Function(found.code_bytes, found.handler, found.environment_vars, folder)
 
 
 def event(method: str, target: str, body: str | None = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
@@ -77,12 +100,18 @@ def event(method: str, target: str, body: str | None = None, headers: dict[str, 
 
 
 @contextmanager
-def gateway(function: Function, stage: str = "/live") -> Iterator[str]:
+def gateway(function: Callable[[dict[str, Any]], dict[str, Any]], stage: str = "/live") -> Iterator[str]:
     """Serve a function over HTTP; yields the address of its stage."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = function(event(self.command, self.path.removeprefix(stage), None, dict(self.headers)))
+            self._answer(None)
+
+        def do_POST(self) -> None:
+            self._answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+        def _answer(self, asked: str | None) -> None:
+            answer = function(event(self.command, self.path.removeprefix(stage), asked, dict(self.headers)))
             body = answer["body"].encode()
             self.send_response(answer["statusCode"])
             for name, value in {**answer["headers"], "Content-Length": str(len(body))}.items():

@@ -1,8 +1,10 @@
 """Records what this process asks of AWS, by boto3 and by s3fs, and says which permission each call needs on what."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from iam_policies import ACCOUNT, REGION, Policy, allows
@@ -58,6 +60,22 @@ def recording() -> Iterator[set[Need]]:
         yield needs
     finally:
         BaseClient._make_api_call, AioBaseClient._make_api_call = calls, aio_calls
+
+
+@contextmanager
+def recording_to(file: Path) -> Iterator[None]:
+    """Append the needs of every call made meanwhile to a file, in a process of its own."""
+    with recording() as needs:
+        try:
+            yield
+        finally:
+            with file.open("a") as written:
+                written.write("".join(json.dumps(asdict(each)) + "\n" for each in needs))
+
+
+def recorded(file: Path) -> set[Need]:
+    """Return what processes have written there."""
+    return {Need(**json.loads(line)) for line in file.read_text().splitlines()}
 
 
 def needs_of(service: str, operation: str, given: dict[str, Any]) -> set[Need]:

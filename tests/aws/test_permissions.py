@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))  # importlib mode
 from batch_stand_in import REPOSITORY
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from iam_policies import GIVEN, REGION, Template
+from made_platform import MadePlatform
 from platform_stand_in import make_project, platform
 from recorded_calls import Need, missing, needs_of, recording
 from sagemaker_stand_in import IMAGE
@@ -27,8 +28,7 @@ from bigger_boat.resources.aws import aws_client
 from bigger_boat.resources.batch_job import BatchJob, StepNeeds
 from bigger_boat.resources.batch_messages import EventBatch, Inbox, LaunchFolder
 from bigger_boat.resources.images import ImageBuild
-from bigger_boat.resources.platform import platform_stack, settings_lines, update_platform
-from bigger_boat.resources.stacks import Stack
+from bigger_boat.resources.platform import platform_stack, update_platform
 from bigger_boat.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Tried to parse")]
@@ -41,11 +41,10 @@ class Scene:
     """The platform, the settings that it makes, and its template with the resources' real names."""
 
     def __init__(self, folder: Path, aws):
-        made = Settings(_env_file=None, platform_stack=STACK, endpoint_prefix=PREFIX, api_stack=f"{PREFIX}-api")
         given = {"GitHubRepository": GIVEN["GitHubRepository"], "ImageTag": TAG}
-        update_platform(made, platform_stack(made, print), given, lambda changes: bool(changes))
-        self.outputs = Stack(STACK, print).outputs()
-        (folder / ".env").write_text("\n".join(settings_lines(self.outputs)))
+        self.platform = MadePlatform(aws, STACK, PREFIX, given)
+        self.outputs, self.template = self.platform.outputs, self.platform.template
+        (folder / ".env").write_text("\n".join(self.platform.lines))
         loaded = load_settings(folder / ".env", complete=False)
         of_a_test = {
             "profile": "aws",
@@ -61,23 +60,10 @@ class Scene:
         }
         self.settings = loaded.model_copy(update=of_a_test)
         self.aws = aws
-        physical = aws.client("cloudformation").describe_stack_resources(StackName=STACK)["StackResources"]
-        names = {
-            each["LogicalResourceId"]: each["PhysicalResourceId"] for each in physical if "PhysicalResourceId" in each
-        }
-        names |= {"GpuQueue": self.outputs["BatchGpuQueue"], "CpuQueue": self.outputs["BatchCpuQueue"]}
-        self.template = Template(
-            REPOSITORY / "deploy" / "platform.yaml",
-            {**given, "EndpointPrefix": PREFIX, "ApiStack": f"{PREFIX}-api"},
-            names,
-            STACK,
-        )
-        for role in ("EndpointRole", "FunctionRole", "JobRole"):
-            assert self.outputs[role].endswith(self.template._physical(role))
 
     def missing(self, role: str, needs: set[Need]) -> list[Need]:
         assert len(needs) > 2, needs
-        return missing(needs, self.template.policies_of(role))
+        return self.platform.missing(role, needs)
 
     def bundle(self, follows):
         root = self.settings.data_dir / "bundles" / f"{NAME}_champion"

@@ -58,10 +58,10 @@ class Department:
         shop = {"sessions": sessions_a_day * days, "days": days, "products": 150, "parameters": DENSE}
         simulate(folder / "source", **shop, seed=seed, end_date=end)
         land(folder / "source", folder / "landed", now=moment(last + 1, "00:00"))
-        self.catalogue, self._landed = folder / "source/sku_to_content.csv", folder / "landed"
+        self.catalogue, self.landed = folder / "source/sku_to_content.csv", folder / "landed"
 
     def events(self, first: int, last: int) -> list[dict[str, Any]]:
-        return list(events_of(self._landed, [day(number) for number in range(first, last + 1)]))
+        return list(events_of(self.landed, [day(number) for number in range(first, last + 1)]))
 
     def begun_sessions(self, number: int) -> dict[str, list[dict[str, Any]]]:
         """Return how some sessions of a day began, as the endpoint is asked: those that look at more later."""
