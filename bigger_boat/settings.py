@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     collect_trust_time: bool = Field(False, description="whether collected events keep the time they name; else: ours")
     collect_rotate_s: float = Field(300, ge=1, description="after how long collected events reach the landing zone")
     automation: bool = Field(True, description="whether the web UI's sensors are on until somebody switches them")
+    retrain: str = Field("*", description="what is trained without anybody asking, in the words of --select")
     clock_file: Path | None = Field(None, description="file with the seconds by which the clock is apart")
     alert_webhook: SecretStr | None = Field(None, description="Slack-compatible webhook that is told of failed runs")
     alert_sns_topic: str = Field("", description="ARN of an SNS topic that is told the same; empty: none")

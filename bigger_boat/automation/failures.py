@@ -3,7 +3,7 @@
 import dagster as dg
 
 from bigger_boat.assets.serving_events import serving_event
-from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG
+from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, interval_s
 from bigger_boat.automation.runner import PROCESS_TAG, failures_of
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.resources.alerts import Alert, Alerts
@@ -39,7 +39,7 @@ def _serving(instance: dg.DagsterInstance) -> list[str]:
 
 @dg.run_failure_sensor(
     name="failure_sensor",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=interval_s(30),
     default_status=DEFAULT_STATUS,
     description="Tells the log, and a webhook where one is set, why a run failed and what still serves.",
 )

@@ -22,6 +22,7 @@ from bigger_boat.assets.quality import blocking_checks, days_in_doubt
 from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.automation.arrival import named, unfinished_runs
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG, interval_s
+from bigger_boat.automation.selection import select_assets
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.online_decline import FIRST_DAYS, Decline
 from bigger_boat.settings import get_settings
@@ -299,10 +300,15 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _assets(graph, models: Sequence[str]) -> set[dg.AssetKey]:
-    """Return the assets from data sets to endpoints that stand behind the endpoints of these models, and the API."""
+    """Return the assets from data sets to endpoints that stand behind the endpoints of these models, and the API.
+
+    Those that ``BIGGER_BOAT_RETRAIN`` leaves out stay as they are, such as a candidate that is not worth its time.
+    """
     endpoints = dg.AssetSelection.assets(*(f"{model}_endpoint" for model in models))
     around = endpoints.upstream() | endpoints.downstream()
-    return set((around & dg.AssetSelection.groups(*GROUPS)).resolve(graph))
+    return set((around & dg.AssetSelection.groups(*GROUPS)).resolve(graph)) & select_assets(
+        get_settings().retrain, graph
+    )
 
 
 def _was_asked(instance: dg.DagsterInstance, run_key: str) -> bool:

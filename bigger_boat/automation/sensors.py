@@ -4,6 +4,7 @@ import dagster as dg
 
 from bigger_boat.automation.arrival import arrival_sensor
 from bigger_boat.automation.failures import failure_sensor
+from bigger_boat.automation.jobs import interval_s
 from bigger_boat.automation.retraining import retraining_sensor
 from bigger_boat.automation.runner import end_orphans
 from bigger_boat.automation.stuck_runs import end_stuck
@@ -12,7 +13,7 @@ from bigger_boat.automation.watching import watching_sensor
 
 @dg.sensor(
     name="stuck_run_sensor",
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=interval_s(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends runs whose process is gone or that have taken too long, and frees their slots.",
 )

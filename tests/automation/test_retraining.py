@@ -18,6 +18,7 @@ from bigger_boat.automation.retraining import (
     session_days,
 )
 from bigger_boat.ml.online_decline import Decline
+from bigger_boat.settings import get_settings
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 SERVING = Serving("v1", "2026-10-01", "2026-11-12", (NOW - timedelta(days=7)).timestamp())
@@ -215,6 +216,18 @@ def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else()
     both = {key.to_user_string() for key in _assets(graph, ["intent", "recommendation"])}
     assert recommendation < both
     assert "intent_champion" in both
+
+
+def test_what_a_setting_leaves_out_is_not_trained(monkeypatch: pytest.MonkeyPatch):
+    from bigger_boat.automation.retraining import _assets
+    from bigger_boat.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    everything = _assets(graph, ["recommendation"])
+    left_out = {dg.AssetKey("prodb_recommender"), dg.AssetKey("hybrid_recommender")}
+    set_so = get_settings().model_copy(update={"retrain": "not (prodb_recommender or hybrid_recommender)"})
+    monkeypatch.setattr("bigger_boat.automation.retraining.get_settings", lambda: set_so)
+    assert _assets(graph, ["recommendation"]) == everything - left_out < everything
 
 
 def test_the_weekly_retraining_is_off_and_asks_for_one_run_when_it_is_on():

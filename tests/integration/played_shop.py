@@ -27,6 +27,7 @@ from bigger_boat.automation.runner import failures_of
 from bigger_boat.data.landing import land
 from bigger_boat.data.simulator import YOOCHOOSE_LIKE, simulate
 from bigger_boat.data.vocabulary import ENDPOINTS
+from bigger_boat.demo import SELECTION
 from bigger_boat.serving import client
 from bigger_boat.serving.collect_landing import land_now
 from bigger_boat.serving.published import read_server
@@ -176,6 +177,7 @@ def played_shop(root: Path, clock_file: Path, departments: Sequence[Department])
     with webhook() as (address, alerts):
         settings = {
             "BIGGER_BOAT_SIZE": "quick",
+            "BIGGER_BOAT_RETRAIN": SELECTION,  # as many candidates as a first look has: there are three trainings
             "BIGGER_BOAT_MAX_WORKERS": "1",  # a run is one process: TensorFlow is imported once
             "BIGGER_BOAT_PORT": str(shop.settings.port),
             "BIGGER_BOAT_CLOCK_FILE": str(clock_file),

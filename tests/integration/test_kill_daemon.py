@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import psutil
 import pytest
+from played_shop import webhook
 from web_ui import WebUI, web_ui
 from whole_shop import LAST_DAY, Shop, cli, copy_shop, make_source
 
@@ -21,6 +22,7 @@ from bigger_boat import clock
 from bigger_boat.automation.arrival import SETTLE_S
 from bigger_boat.automation.processes import STARTED
 from bigger_boat.data.landing import land
+from bigger_boat.data.landing_index import files_for
 from bigger_boat.errors import RequestError, ServerError
 from bigger_boat.serving import client
 from bigger_boat.serving.published import read_server
@@ -80,7 +82,11 @@ def test_killed_at_random_points_nothing_is_lost_or_doubled(snapshot, tmp_path, 
     valid = {shop.current(name) for name in ("intent", "recommendation")}
     killed = []
     settings = {"BIGGER_BOAT_PORT": str(shop.settings.port), "BIGGER_BOAT_CLOCK_FILE": str(played_clock)}
-    with web_ui(shop.root, **settings) as ui, asking(shop) as asker:
+    with (
+        webhook() as (address, told),
+        web_ui(shop.root, BIGGER_BOAT_ALERT_WEBHOOK=address, **settings) as ui,
+        asking(shop) as asker,
+    ):
         for number in range(kills):
             land(sources[number % 2], shop.root / "landing", replace=DAYS, now=clock.utc_now())
             clock.set_to(played_clock, clock.utc_now() + timedelta(seconds=SETTLE_S))  # nobody waits for real
@@ -98,6 +104,7 @@ def test_killed_at_random_points_nothing_is_lost_or_doubled(snapshot, tmp_path, 
                 asker.is_down.clear()
             wait_until_made(ui, shop)
             print(f"kill {number + 1} of {kills}: {victim}; {asker.asked:,} answers")
+        a_failure_is_told(ui, shop, told)
     assert set(killed) == set(VICTIMS[:kills])
     assert asker.faults == []
     assert asker.asked > 0
@@ -109,6 +116,17 @@ def test_killed_at_random_points_nothing_is_lost_or_doubled(snapshot, tmp_path, 
     assert tables(shop.root) == once_made
     assert raw_rows(shop.root) == {day: entry.rows["browsing"] for day, entry in shop.index.days.items()}
     shop.instance.dispose()
+
+
+def a_failure_is_told(ui: WebUI, shop: Shop, told: list[str]) -> None:
+    """Somebody loads a day whose landed file is away for a while: what failed, and what goes on serving."""
+    [file] = files_for(shop.root / "landing", "browsing", "2026-10-03")
+    away = file.rename(shop.root / "away")
+    assert ui.end_of(ui.launch(["raw/browsing_train"], "2026-10-03")) == "FAILURE"
+    text = "A run failed.\nraw__browsing_train: A landed file cannot be loaded"
+    [alert] = ui.wait(lambda: [alert for alert in told if alert.startswith(text)])
+    assert f"intent: version {shop.current('intent')} goes on serving." in alert
+    away.rename(file)
 
 
 def process(victim: str, ui: WebUI, shop: Shop) -> int:

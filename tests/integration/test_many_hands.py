@@ -83,11 +83,12 @@ def test_who_waits_long_enough_goes_on(made, forked, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_web_uis_runs_beside_each_other_and_other_processes(made, tmp_path):
+def test_the_web_uis_runs_beside_each_other_and_other_processes(made, tmp_path, played_clock):
     """One web UI for all of it, over a landed shop of which nothing is made."""
     root = tmp_path / "data"
     shutil.copytree(made / "landing", root / "landing")
-    with web_ui(root, BIGGER_BOAT_AUTOMATION="off") as ui:  # the runs here are a person's
+    settings = {"BIGGER_BOAT_AUTOMATION": "off", "BIGGER_BOAT_CLOCK_FILE": str(played_clock)}  # sensors look often
+    with web_ui(root, **settings) as ui:  # the runs here are a person's
         assert_backfill_survives_a_kill(ui)
         assert contents(root) == contents(made)
         assert_two_together_end_well(ui)
