@@ -24,3 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """
     parser.addoption("--kills", type=int, default=3, help="how often a part of `up` is killed (default: 3)")
     parser.addoption("--histories", type=int, default=40, help="random histories of days that heal (default: 40)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the snapshot come first: one of two test processes makes it while the other does all the rest."""
+    items.sort(key=lambda item: "snapshot" not in getattr(item, "fixturenames", ()))

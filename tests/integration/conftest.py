@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,22 +28,48 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
-def snapshot(tmp_path_factory) -> Path:
-    """The data folder of a finished run, of what ``make run`` makes; what it printed lies in it. Never change it."""
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``made_once(name, make)``: a folder that the first test process that needs it makes, and others only read."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    finished = base / "snapshot"
-    with (base / "snapshot.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not finished.exists():
-            root = base / "snapshot-in-the-making"
-            shutil.rmtree(root, ignore_errors=True)
-            land(make_source(base / "source"), root / "landing", now=NOW)
-            code, said = cli(root, "run", "--select", SELECTION, "--size", "quick", BIGGER_BOAT_TRACKING="mlflow")
-            assert code == 0, said
-            (root / "said.txt").write_text(said)
-            root.rename(finished)
-    return finished
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        finished, unfinished = base / name, base / f"{name}-in-the-making"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not finished.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(finished)
+        return finished
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def snapshot(made_once, tmp_path_factory) -> Path:
+    """The data folder of a finished run, of what ``make run`` makes; what it printed lies in it. Never change it."""
+
+    def make(root: Path) -> None:
+        land(make_source(tmp_path_factory.mktemp("source") / "shop"), root / "landing", now=NOW)
+        code, said = cli(root, "run", "--select", SELECTION, "--size", "quick", BIGGER_BOAT_TRACKING="mlflow")
+        assert code == 0, said
+        (root / "said.txt").write_text(said)
+
+    return made_once("snapshot", make)
+
+
+@pytest.fixture(scope="session")
+def four_days(made_once) -> Path:
+    """The data folder of a small shop of four days whose tables are made, its source beside it. Never change it."""
+
+    def make(folder: Path) -> None:
+        land(make_source(folder / "source", 900, 4, 60), folder / "data" / "landing", now=NOW)
+        code, said = cli(folder / "data", "run", "--select", "+cart_sessions")
+        assert code == 0, said
+
+    return made_once("four-days", make) / "data"
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ from pathlib import Path
 import duckdb
 import pytest
 from forked_cli import ForkedRun
-from whole_shop import make_source
-
-from bigger_boat.data.landing import land
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = ["2026-10-25", "2026-10-26", "2026-10-27", "2026-10-28"]
@@ -26,20 +23,10 @@ TABLES = "+cart_sessions"
 BACKFILL = ("backfill", "--from", DAYS[0], "--to", DAYS[-1], "--chunk-days", "1")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, forked) -> Path:
-    """The data folder of a small shop of four days whose tables a run has made; its source lies beside it."""
-    folder = tmp_path_factory.mktemp("four-days")
-    land(make_source(folder / "source", 900, len(DAYS), 60), folder / "data" / "landing", now=NOW)
-    code, said = forked.run(folder / "data", "run", "--select", TABLES)
-    assert code == 0, said
-    return folder / "data"
-
-
 @pytest.fixture
-def root(made, tmp_path) -> Path:
+def root(four_days, tmp_path) -> Path:
     """A copy to change."""
-    return Path(shutil.copytree(made, tmp_path / "data"))
+    return Path(shutil.copytree(four_days, tmp_path / "data"))
 
 
 def rows_of(root: Path, day: str) -> dict[str, int]:
@@ -78,10 +65,10 @@ def day_of(row: dict[str, str]) -> str:
 
 
 @pytest.mark.slow
-def test_a_day_emptied_at_the_source_is_empty_in_every_table(made, root, forked, tmp_path):
+def test_a_day_emptied_at_the_source_is_empty_in_every_table(four_days, root, forked, tmp_path):
     day = DAYS[1]
     assert all(rows_of(root, day).values())
-    others = changed_events(made, tmp_path, lambda _, row: row if day_of(row) == DAYS[3] else None)
+    others = changed_events(four_days, tmp_path, lambda _, row: row if day_of(row) == DAYS[3] else None)
     code, said = forked.run(root, "land", str(others), "--replace", "--from", day, "--to", day)
     assert code == 0, said
     code, said = forked.run(root, "run", "--select", TABLES)
@@ -90,13 +77,13 @@ def test_a_day_emptied_at_the_source_is_empty_in_every_table(made, root, forked,
     assert rows_of(root, day) == dict.fromkeys(BY_DAY, 0)
     assert all(rows_of(root, DAYS[2]).values())
 
-    code, said = forked.run(root, "land", str(made.parent / "source"))
+    code, said = forked.run(root, "land", str(four_days.parent / "source"))
     assert code == 0, said
     assert forked.run(root, "run", "--select", TABLES)[0] == 0
-    assert contents(root) == contents(made)
+    assert contents(root) == contents(four_days)
 
 
-def test_a_day_of_which_a_fifth_is_rejected_stops_the_models_and_shows_five_rows(made, root, forked, tmp_path):
+def test_a_day_of_which_a_fifth_is_rejected_stops_the_models_and_shows_five_rows(four_days, root, forked, tmp_path):
     day = DAYS[2]
     count = iter(range(1_000_000))
 
@@ -105,7 +92,7 @@ def test_a_day_of_which_a_fifth_is_rejected_stops_the_models_and_shows_five_rows
             return None
         return {**row, "event_type": "teleport"} if table == "browsing_train" and next(count) % 4 == 0 else row
 
-    changed = changed_events(made, tmp_path, spoil)
+    changed = changed_events(four_days, tmp_path, spoil)
     code, said = forked.run(root, "land", str(changed), "--replace", "--from", day, "--to", day)
     assert code == 0, said
     code, said = forked.run(root, "run", "--select", "+knn_recommender")
@@ -128,7 +115,7 @@ def assert_stopped(code: int, said: str, sentence: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_backfill_killed_at_half_goes_on_and_ends_with_the_same_tables(made, root, forked):
+def test_a_backfill_killed_at_half_goes_on_and_ends_with_the_same_tables(four_days, root, forked):
     """The tables hold a wrong day when it starts, so that it has something to heal."""
     with duckdb.connect(str(root / "warehouse.duckdb")) as connection:
         for table in ("distinct_events", "sessions", "cart_sessions"):
@@ -147,13 +134,13 @@ def test_a_backfill_killed_at_half_goes_on_and_ends_with_the_same_tables(made, r
     assert f"2 tables by day ({DAYS[0]} to {DAYS[-1]})" in said
     assert "raw.browsing_train" not in said
     assert "cart_sessions: 2026-10-29 to 2026-10-29 (6 of 6 days)" in said
-    assert contents(root) == contents(made)
+    assert contents(root) == contents(four_days)
 
     code, said = forked.run(root, *BACKFILL[:-2])
     assert code == 0, said
     assert "Going on" not in said
     assert "8 tables by day" in said
-    assert contents(root) == contents(made)
+    assert contents(root) == contents(four_days)
 
 
 def said_of_chunks(run: ForkedRun, table: str) -> list[str]:
@@ -176,7 +163,7 @@ def test_days_that_are_none_are_refused_in_words(root, forked, first, last, sent
     assert "What to do: " in said
 
 
-def test_what_landed_today_waits_for_midnight(made, root, forked, tmp_path):
+def test_what_landed_today_waits_for_midnight(four_days, root, forked, tmp_path):
     """Today is no day of the graph yet: a run leaves it out, and says nothing of it."""
     today = datetime.now(UTC).date()
     moved = (today - date.fromisoformat(DAYS[0])).days * 86_400_000
@@ -185,7 +172,7 @@ def test_what_landed_today_waits_for_midnight(made, root, forked, tmp_path):
         ms = str(int(row["server_timestamp_epoch_ms"]) + moved)
         return {**row, "server_timestamp_epoch_ms": ms} if day_of(row) == DAYS[0] else None
 
-    code, said = forked.run(root, "land", str(changed_events(made, tmp_path, move)))
+    code, said = forked.run(root, "land", str(changed_events(four_days, tmp_path, move)))
     assert code == 0, said
     assert today.isoformat() in said
     code, said = forked.run(root, "run", "--select", TABLES)

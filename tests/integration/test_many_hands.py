@@ -8,30 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
 from web_ui import WebUI, web_ui
-from whole_shop import make_source, open_instance
-
-from bigger_boat.data.landing import land
+from whole_shop import open_instance
 
 DAYS = ["2026-10-25", "2026-10-26", "2026-10-27", "2026-10-28"]
 MARTS = ("distinct_events", "session_stats", "sessions", "cart_sessions")
 ASSETS = ("raw/browsing_train", "raw/search_train", "stg_browsing", "stg_search", *MARTS)
 HOLDER = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, forked) -> Path:
-    """The data folder of a small shop of four days, whose tables a backfill from the command line made."""
-    folder = tmp_path_factory.mktemp("four-days")
-    land(make_source(folder / "source", 900, 4, 60), folder / "data" / "landing", now=datetime(2026, 11, 1, tzinfo=UTC))
-    code, said = forked.run(folder / "data", "backfill", "--from", DAYS[0], "--to", DAYS[-1])
-    assert code == 0, said
-    return folder / "data"
 
 
 @contextmanager
@@ -58,9 +45,9 @@ def contents(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("asset", ["sessions", "raw/browsing_train"])
-def test_who_waits_too_long_is_told_who_holds_the_warehouse(made, forked, tmp_path, asset):
+def test_who_waits_too_long_is_told_who_holds_the_warehouse(four_days, forked, tmp_path, asset):
     """The first is dbt's step, the second ours."""
-    root = Path(shutil.copytree(made, tmp_path / "data"))
+    root = Path(shutil.copytree(four_days, tmp_path / "data"))
     arguments = ("run", "--select", asset, "--force")
     with held(root) as pid:
         code, said = forked.run(root, *arguments, BIGGER_BOAT_WAREHOUSE_WAIT_S="0.5")
@@ -72,31 +59,31 @@ def test_who_waits_too_long_is_told_who_holds_the_warehouse(made, forked, tmp_pa
     assert "Traceback" not in said
 
 
-def test_who_waits_long_enough_goes_on(made, forked, tmp_path):
-    root = Path(shutil.copytree(made, tmp_path / "data"))
+def test_who_waits_long_enough_goes_on(four_days, forked, tmp_path):
+    root = Path(shutil.copytree(four_days, tmp_path / "data"))
     with held(root):
         run = forked.start(root, "run", "--select", "sessions", "--force")
         run.wait_for(lambda run: "Waiting up to 300 s for the warehouse" in run.said)
     assert run.wait() == 0, run.said
     assert "✓ sessions" in run.said
-    assert contents(root) == contents(made)
+    assert contents(root) == contents(four_days)
 
 
 @pytest.mark.slow
-def test_the_web_uis_runs_beside_each_other_and_other_processes(made, tmp_path, played_clock):
+def test_the_web_uis_runs_beside_each_other_and_other_processes(four_days, tmp_path, played_clock):
     """One web UI for all of it, over a landed shop of which nothing is made."""
     root = tmp_path / "data"
-    shutil.copytree(made / "landing", root / "landing")
+    shutil.copytree(four_days / "landing", root / "landing")
     settings = {"BIGGER_BOAT_AUTOMATION": "off", "BIGGER_BOAT_CLOCK_FILE": str(played_clock)}  # sensors look often
     with web_ui(root, **settings) as ui:  # the runs here are a person's
         assert_backfill_survives_a_kill(ui)
-        assert contents(root) == contents(made)
+        assert contents(root) == contents(four_days)
         assert_two_together_end_well(ui)
-        assert contents(root) == contents(made)
+        assert contents(root) == contents(four_days)
         with held(root) as pid:
             waits = assert_cancelled_run_frees_its_slot(ui, pid)
         assert ui.end_of(waits) == "SUCCESS"
-        assert contents(root) == contents(made)
+        assert contents(root) == contents(four_days)
     with open_instance(root) as instance:
         assert not instance.event_log_storage.get_concurrency_info("warehouse").active_slot_count
 

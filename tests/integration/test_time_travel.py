@@ -34,16 +34,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def corrected(forked, tmp_path_factory) -> Path:
+def corrected(made_once, forked, tmp_path_factory) -> Path:
     """A small shop with its data sets and models; then a training day was corrected, nothing made again."""
-    folder = tmp_path_factory.mktemp("corrected")
-    root = folder / "data"
-    source = make_source(folder / "source", sessions=900, days=5, products=60)
-    land(source, root / "landing", now=LANDED)
-    code, said = forked.run(root, "run", "--select", WITH_MODELS)
-    assert code == 0, said
-    correct(root, folder / "correction")
-    return root
+
+    def make(folder: Path) -> None:
+        source = make_source(folder / "source", sessions=900, days=5, products=60)
+        land(source, folder / "data" / "landing", now=LANDED)
+        code, said = forked.run(folder / "data", "run", "--select", WITH_MODELS)
+        assert code == 0, said
+        correct(folder / "data", folder / "correction")
+
+    made = made_once("corrected", make)
+    return Path(shutil.copytree(made / "data", tmp_path_factory.mktemp("corrected") / "data"))
 
 
 def correct(root: Path, folder: Path) -> None:
