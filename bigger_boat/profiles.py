@@ -94,7 +94,12 @@ def alerts(settings: Settings) -> Alerts:
 
 def tracking(settings: Settings) -> Tracking:
     """Return where trainings are recorded: the same for every profile."""
-    return Tracking(kind=settings.tracking, uri=settings.tracking_uri, folder=str(settings.tracking_dir))
+    return Tracking(
+        kind=settings.tracking,
+        uri=settings.tracking_uri,
+        folder=str(settings.tracking_dir),
+        in_a_job=settings.step_worker,
+    )
 
 
 def dbt(settings: Settings) -> DbtInProcess:

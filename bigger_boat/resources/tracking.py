@@ -31,6 +31,12 @@ PATIENCE_S = 120.0
 """How long a finished training waits for its service: the first record of a data folder makes a database."""
 
 
+_NOWHERE = (
+    "This training is not recorded: what a job writes to its own disk is gone with it. Name an MLflow server "
+    "(bigger-boat deploy platform --set TrackingUri=ADDRESS), or set BIGGER_BOAT_TRACKING=off."
+)
+
+
 class Tracker(Protocol):
     """One run at one service. It is used by one thread. Whatever it raises becomes a warning, and training goes on."""
 
@@ -106,18 +112,25 @@ class TrackedRun:
 
 
 class Tracking(dg.ConfigurableResource):
-    """``kind``: mlflow, wandb or off; ``uri``: the service's address, "" for its local default below ``folder``."""
+    """``kind``: mlflow, wandb or off; ``uri``: the service's address, "" for its local default below ``folder``.
+
+    ``in_a_job``: this machine's disk goes with the step, so that files on it would be no record.
+    """
 
     kind: str = "off"
     uri: str = ""
     folder: str = ""
+    in_a_job: bool = False
 
     @contextmanager
     def run(
         self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str] | None = None
     ) -> Iterator[TrackedRun]:
         """Yield a run named after an asset; leaving with an error closes it as failed."""
-        run = TrackedRun(None if self.kind == "off" else self._make, dg.get_dagster_logger("tracking").warning)
+        warn, nowhere = dg.get_dagster_logger("tracking").warning, self.in_a_job and self._only_here
+        if nowhere:
+            warn(_NOWHERE)
+        run = TrackedRun(None if self.kind == "off" or nowhere else self._make, warn)
         run.start(name, parameters, tags or {})
         success = False
         try:
@@ -125,6 +138,10 @@ class Tracking(dg.ConfigurableResource):
             success = True
         finally:
             run.finish(success)
+
+    @property
+    def _only_here(self) -> bool:
+        return self.kind == "mlflow" and not self.uri
 
     def _make(self) -> Tracker:
         module, _, name = TRACKERS[self.kind].partition(":")

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from bigger_boat.errors import SettingsError
-from bigger_boat.profiles import build_resources
+from bigger_boat.profiles import build_resources, tracking
 from bigger_boat.resources import tracking as tracking_module
 from bigger_boat.resources.tracking import TrackedRun, Tracking, flat, ui_command
 from bigger_boat.settings import PROJECT_DIR, Settings
@@ -111,6 +111,26 @@ def a_model(tracking: Tracking) -> None:
             run.log({"loss": 1 / epoch}, epoch)
         run.log({"validation": {"lstm": {"auc": 0.8}, "hit_rate@20": 0.5}})
         run.tag(bundle="bundles/a_model/1")
+
+
+@pytest.mark.parametrize(
+    ("given", "is_recorded"),
+    [
+        ({}, True),
+        ({"step_worker": True}, False),
+        ({"step_worker": True, "tracking_uri": "https://mlflow.example"}, True),
+    ],
+)
+def test_a_job_says_that_its_own_disk_keeps_no_record(given, is_recorded, tmp_path, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(Tracking, "_make", lambda _self: recorder)
+    settings = Settings(_env_file=None, data_dir=tmp_path, tracking="mlflow", **given)
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = dg.materialize([a_model], resources={"tracking": tracking(settings)}, instance=instance)
+        told = [entry.user_message for entry in instance.all_logs(made.run_id)]
+    assert made.success
+    assert bool(recorder.calls) == is_recorded
+    assert any("not recorded" in text and "TrackingUri" in text for text in told) != is_recorded
 
 
 def test_mlflow_keeps_parameters_epochs_results_and_where_the_bundle_is(tmp_path, monkeypatch):
