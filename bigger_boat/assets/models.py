@@ -54,7 +54,7 @@ class IntentOverrides(TrainingOverrides):
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow", "keras"},
-    code_version="2",
+    code_version="3",
 )
 def intent_model(
     config: IntentOverrides,

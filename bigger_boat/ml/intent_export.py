@@ -44,8 +44,12 @@ def export_intent(model: IntentModel, directory: Path) -> None:
         kept, lengths = _last_events(ids, skus, timestamps_ms, model.choice.config.max_events)
         addends = network(_encoded(*kept, module.skus), training=False)
         last = tf.gather(addends, tf.maximum(lengths - 1, 0), batch_dims=1)
-        logits = calibration.linear * last[:, 0] + calibration.deep * tf.reduce_mean(last[:, 1:], axis=1)
-        logits = tf.where(lengths > 0, logits + calibration.shift, tf.cast(prior, tf.float32))
+        straight = calibration.linear * last[:, 0] + calibration.deep * tf.reduce_mean(last[:, 1:], axis=1)
+        straight += calibration.shift
+        logits = calibration.curve[0] + tf.add_n(
+            [slope * tf.clip_by_value(straight - at, low, high) for slope, at, low, high in calibration.pieces()]
+        )
+        logits = tf.where(lengths > 0, logits, tf.cast(prior, tf.float32))
         unknown = tf.equal(module.known_actions.lookup(actions), UNKNOWN_ID)
         return {"purchase_probability": tf.sigmoid(logits), "unknown": unknown}
 

@@ -117,7 +117,7 @@ class IntentChoice:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "IntentChoice":
         """Inverse of ``as_dict``, also after a trip through JSON."""
-        config, calibration = IntentConfig.from_dict(values["config"]), Calibration(**values["calibration"])
+        config, calibration = IntentConfig.from_dict(values["config"]), Calibration.from_dict(values["calibration"])
         return cls(config, values["epochs"], values["linear_strength"], calibration)
 
 
