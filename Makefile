@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TEMPLATES := deploy/platform.yaml deploy/api.yaml deploy/team.yaml
 export DAGSTER_HOME ?= $(CURDIR)
 export PYTHONHASHSEED := 0
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,11 +41,11 @@ bench: install  ## benchmarks, each a ratio against a peer
 	$(BIN)/bigger-boat bench
 
 lint: install  ## style and formatting, the templates and their policies
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/cfn-lint deploy/*.yaml
-	$(BIN)/python tests/aws/iam_policies.py deploy/*.yaml
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/cfn-lint $(TEMPLATES)
+	$(BIN)/python tests/aws/iam_policies.py $(TEMPLATES)
 
 lock: install  ## resolve the lock again from setup.py
-	$(BIN)/uv --system-certs pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \
+	$(BIN)/uv --system-certs pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra team \
 	  --custom-compile-command 'make lock' setup.py -o requirements.lock
 	$(BIN)/uv --system-certs pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --constraint requirements.lock --custom-compile-command 'make lock' deploy/requirements-serving.in \

@@ -31,6 +31,9 @@ AWS_SETTINGS = (
 )
 """What the aws profile needs besides a private key."""
 
+SNOWFLAKE_KEYS = ("snowflake_private_key_path", "snowflake_private_key", "snowflake_key_secret")
+"""Where the private key is, the first that is set."""
+
 BATCH_SETTINGS = (
     "batch_prefix",
     "batch_gpu_queue",
@@ -47,6 +50,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
     profile: Literal["local", "aws"] = Field("local", description="where the graph runs")
+    instance: Literal["local", "team"] = Field("local", description="team: Dagster's instance is deploy/dagster.yaml")
     data_dir: Path = Field(Path("data"), description="everything written locally; relative to the project's folder")
     port: int = Field(8080, ge=1, le=65535, description="port of the local endpoint")
     ui_port: int = Field(3000, ge=1, le=65535, description="port of the web UI")
@@ -103,6 +107,7 @@ class Settings(BaseSettings):
     snowflake_user: str = Field("", description="a user of type SERVICE that logs in with a key pair")
     snowflake_private_key_path: Path | None = Field(None, description="file with the user's private key (PKCS#8, PEM)")
     snowflake_private_key: SecretStr | None = Field(None, description="the key itself instead of a file")
+    snowflake_key_secret: str = Field("", description="ARN of its secret in Secrets Manager instead of either")
     snowflake_private_key_passphrase: SecretStr | None = Field(None, description="passphrase of an encrypted key")
     snowflake_role: str = Field("", description="role; default: the user's own")
     snowflake_warehouse: str = Field("", description="virtual warehouse that computes")
@@ -162,6 +167,11 @@ class Settings(BaseSettings):
         return PROJECT_DIR / "deploy"
 
     @property
+    def dagster_home(self) -> Path:
+        """The folder of Dagster's instance: its dagster.yaml."""
+        return self.deploy_dir if self.instance == "team" else PROJECT_DIR
+
+    @property
     def dbt_project_dir(self) -> Path:
         return PROJECT_DIR / "dbt_project"
 
@@ -214,9 +224,9 @@ def missing_settings(settings: Settings) -> list[str]:
     if settings.remote_steps:
         needed += BATCH_SETTINGS
     missing = [_variable(name) for name in needed if not getattr(settings, name)]
-    key_path, key_text = "snowflake_private_key_path", "snowflake_private_key"
-    if not getattr(settings, key_path) and not getattr(settings, key_text):
-        missing.append(f"{_variable(key_path)} (or {_variable(key_text)})")
+    if not any(getattr(settings, name) for name in SNOWFLAKE_KEYS):
+        path, *others = map(_variable, SNOWFLAKE_KEYS)
+        missing.append(f"{path} (or {' or '.join(others)})")
     return missing
 
 

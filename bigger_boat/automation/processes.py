@@ -5,9 +5,13 @@ What belongs elsewhere: what follows when it is gone (``runner.py``, ``stuck_run
 
 import json
 import os
+import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from dagster._core.launcher import DefaultRunLauncher
 
 STARTED = "Started process for run (pid: "
 """How a run of the web UI says, in its log, which process it has."""
@@ -19,6 +23,12 @@ HERE = ("localhost", "127.0.0.1")
 def runs_elsewhere(run: dg.DagsterRun) -> bool:
     """Whether a code server on another machine started the process of a run: nothing of it can be seen here."""
     return json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host", HERE[0]) not in HERE
+
+
+def launches_elsewhere(instance: dg.DagsterInstance) -> bool:
+    """Whether an instance has its runs started on other machines, as a team's does: nothing of them can be seen."""
+    launcher = instance.get_ref().run_launcher_data if instance.is_persistent else None
+    return launcher is not None and launcher.class_name != DefaultRunLauncher.__name__
 
 
 def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
@@ -33,6 +43,17 @@ def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
             # a process that began after its run said so is another one, with the same id
             return pid if since is not None and since <= entry.timestamp + 1 else 0
     return None
+
+
+def this_process() -> dict[str, object]:
+    """Return what tells this process from all others, those of other machines too."""
+    return {"pid": os.getpid(), "started": started(os.getpid()), "host": socket.gethostname()}
+
+
+def has_ended(process: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine is gone; of one of another machine nothing is known."""
+    here = socket.gethostname()
+    return process.get("host", here) == here and started(process["pid"]) != process["started"]
 
 
 def started(pid: int) -> str:

@@ -19,7 +19,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from bigger_boat.assets.common import REFUSED
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan
-from bigger_boat.automation.processes import process_of, runs_elsewhere, started
+from bigger_boat.automation.processes import has_ended, launches_elsewhere, process_of, runs_elsewhere, this_process
 from bigger_boat.errors import ServerError
 
 PROCESS_TAG = "bigger_boat/process"
@@ -67,7 +67,7 @@ def execute(
     ]
     run_ids: list[str] = []
     for keys, block in (step for step in steps if step[0]):
-        run_tags = {PROCESS_TAG: json.dumps({"pid": os.getpid(), "started": started(os.getpid())}), **(tags or {})}
+        run_tags = {PROCESS_TAG: json.dumps(this_process()), **(tags or {})}
         if block:
             run_tags |= {RANGE_START: block[0], RANGE_END: block[1]}
         free_slots_of_ended_runs(instance)
@@ -240,11 +240,12 @@ def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
     it lives: when it is not up, those without a living process are orphans. Those of another machine are left to it.
     """
     ended = []
+    is_watched = ui_is_up or launches_elsewhere(instance)
     for run in instance.get_runs(dg.RunsFilter(statuses=ALIVE)):
         if runs_elsewhere(run):
             continue
         process = json.loads(run.tags.get(PROCESS_TAG, "null"))
-        gone = started(process["pid"]) != process["started"] if process else not (ui_is_up or process_of(instance, run))
+        gone = has_ended(process) if process else not (is_watched or process_of(instance, run))
         if gone:
             instance.report_run_failed(run, "The process of this run is gone; run it again: it goes on from there.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

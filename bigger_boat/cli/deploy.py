@@ -51,6 +51,28 @@ def platform(
         print(line)
 
 
+@deploy.command(epilog="Example: bigger-boat deploy team --set DatabaseHost=dagster.abc.eu-west-1.rds.amazonaws.com")
+def team(
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a parameter of deploy/team.yaml; it is kept")
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Bring a team's Dagster on ECS up to date: web UI and daemon, the settings they read, what a run is started as."""
+    from bigger_boat.console import say
+    from bigger_boat.resources.platform import outputs_of, parameters_of, platform_stack
+    from bigger_boat.resources.team import team_stack, update_team
+
+    settings = load_settings()
+    stack, platform = team_stack(settings, _tell), outputs_of(platform_stack(settings, _tell))
+    changes = update_team(settings, stack, platform, parameters_of(given or []), _agreement(yes, dry_run))
+    if dry_run:
+        say("Nothing was made: this was a dry run.")
+        return
+    say(f"Stack {stack.name}: {len(changes)} changes made." if changes else f"Stack {stack.name} stays as it is.")
+
+
 @deploy.command(epilog="Example: bigger-boat deploy image")
 def image(
     which: Annotated[bool, typer.Option("--which", help="build nothing: print the tag that the platform runs")] = False,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bigger_boat.settings import PROJECT_DIR, Settings, get_settings
+from bigger_boat.settings import Settings, get_settings
 
 
 def prepare_process(size: str | None = None, max_workers: int | None = None, data_dir: Path | None = None) -> Settings:
@@ -20,7 +20,7 @@ def prepare_process(size: str | None = None, max_workers: int | None = None, dat
     instance_dir.mkdir(parents=True, exist_ok=True)
     os.environ["BIGGER_BOAT_DATA_DIR"] = str(settings.data_dir)
     os.environ["DAGSTER_INSTANCE_DIR"] = str(instance_dir)
-    os.environ["DAGSTER_HOME"] = str(PROJECT_DIR)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     quiet_tensorflow()
     if settings.profile == "local":  # without Dagster, which takes seconds to import
         from bigger_boat.resources.dbt_manifest import ensure_manifest

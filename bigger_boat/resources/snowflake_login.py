@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from bigger_boat.errors import WarehouseError
+from bigger_boat.resources.secrets import secret_text
 from bigger_boat.settings import get_settings
 
 LONGEST_TAG = 2000
@@ -43,6 +44,9 @@ def key_pair(path: str = "") -> KeyPair:
             raise WarehouseError(f"The private key {where} cannot be read: {error.strerror}.", MAKE_ONE) from error
     elif secret:
         data, named = secret.get_secret_value().encode(), "The private key in BIGGER_BOAT_SNOWFLAKE_PRIVATE_KEY"
+    elif settings.snowflake_key_secret:
+        named = f"The private key in the secret {settings.snowflake_key_secret}"
+        data = secret_text(settings.snowflake_key_secret).encode()
     else:
         raise WarehouseError("There is no private key to log in to Snowflake with.", MAKE_ONE)
     if b"-----BEGIN" not in data:

@@ -1,7 +1,8 @@
 """Takes everything at AWS down, so that nothing bills; safe to run again after a kill or a refusal.
 
-Belongs here: the order. Endpoints first, which bill most, then the API, which writes to the bucket, the jobs, the data
-if that is asked for by the bucket's name, and the platform's stack last, since its outputs say where the rest is.
+Belongs here: the order. A team's Dagster first, which would make again what goes, then endpoints, which bill most, the
+API, which writes to the bucket, the jobs, the data if that is asked for by the bucket's name, and the platform's stack
+last, since its outputs say where the rest is.
 What belongs elsewhere: stacks (``stacks.py``), one endpoint (``sagemaker_endpoint.py``). Snowflake is not touched.
 """
 
@@ -14,6 +15,7 @@ from bigger_boat.resources.platform import platform_stack
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape, SageMakerEndpoint
 from bigger_boat.resources.sagemaker_guards import remove_guards
 from bigger_boat.resources.stacks import Stack
+from bigger_boat.resources.team import team_stack
 from bigger_boat.settings import Settings
 
 _LIVING = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
@@ -28,7 +30,8 @@ class Teardown:
         self._tell = tell
         self._platform = platform_stack(settings, tell)
         self._api = Stack(settings.api_stack, tell)
-        self._platform.poll_s = self._api.poll_s = poll_s
+        self._team = team_stack(settings, tell)
+        self._platform.poll_s = self._api.poll_s = self._team.poll_s = poll_s
         names = [f"{settings.endpoint_prefix}-{name}" for name in ENDPOINTS]
         self._endpoints = [SageMakerEndpoint(name, "", "", EndpointShape()) for name in names]
 
@@ -42,7 +45,7 @@ class Teardown:
         """Return what there is, the bucket and its content left aside, in the order in which it goes."""
         endpoints = [f"endpoint {each.name}" for each in self._endpoints if each.state().status]
         versions = [f"{len(each.versions())} versions of {each.name}" for each in self._endpoints if each.versions()]
-        stacks = [f"stack {stack.name}" for stack in (self._api, self._platform) if stack.status()]
+        stacks = [f"stack {stack.name}" for stack in (self._team, self._api, self._platform) if stack.status()]
         return endpoints + versions + stacks
 
     def run(self, delete_data: str = "") -> None:
@@ -53,6 +56,7 @@ class Teardown:
                 f"The platform's bucket is {bucket or 'not there'}, not {delete_data}.",
                 "Nothing was deleted. Name it exactly, or leave --delete-data out to keep it.",
             )
+        self._gone(self._team)  # or it would make again what goes
         for endpoint in self._endpoints:
             self._end(endpoint)
         self._gone(self._api)

@@ -7,6 +7,7 @@ import sys
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import instance_for_test
 
 from bigger_boat.automation import runner
 from bigger_boat.automation.processes import LAUNCHED_BY, started
@@ -43,6 +44,11 @@ def dead() -> dict[str, str]:
     return process_tag(child.pid, "1")
 
 
+def elsewhere() -> dict[str, str]:
+    """A process of another machine, whose id says nothing here."""
+    return {runner.PROCESS_TAG: json.dumps({"pid": 1, "started": "1", "host": "another.example"})}
+
+
 def reused() -> dict[str, str]:
     """The process id belongs to another process by now: it started at another time."""
     return process_tag(os.getpid(), "1")
@@ -57,6 +63,7 @@ def reused() -> dict[str, str]:
         (dead, False, True),
         (dead, True, True),
         (reused, True, True),
+        (elsewhere, False, False),
         (dict, True, False),
         (dict, False, True),
     ],
@@ -72,6 +79,15 @@ def test_a_run_of_another_machine_is_left_to_it(instance):
     elsewhere = {LAUNCHED_BY: json.dumps({"host": "code-server.example"})}
     instance.create_run_for_job(some_job, tags=elsewhere, status=dg.DagsterRunStatus.STARTED)
     assert runner.end_orphans(instance, ui_is_up=False) == []
+
+
+def test_a_team_s_runs_are_left_to_the_machines_that_have_them():
+    """Of a run that ECS started there is no process here, and nobody's death is seen; a dead command's still is."""
+    launcher = {"module": "dagster._core.test_utils", "class": "MockedRunLauncher"}
+    with instance_for_test(overrides={"run_launcher": launcher}) as instance:
+        instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED)
+        run = instance.create_run_for_job(some_job, tags=dead(), status=dg.DagsterRunStatus.STARTED)
+        assert runner.end_orphans(instance, ui_is_up=False) == [run.run_id]
 
 
 def test_ended_runs_are_left_alone(instance):

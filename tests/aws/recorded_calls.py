@@ -24,6 +24,7 @@ FREE = {"sts:GetCallerIdentity"}
 """What everybody may do."""
 WITHOUT_RESOURCE = {"batch:DescribeJobs", "batch:DescribeJobQueues", "batch:DescribeJobDefinitions"}
 WITHOUT_RESOURCE |= {"sagemaker:ListModels", "sagemaker:ListEndpointConfigs"}
+WITHOUT_RESOURCE |= {"ecs:DescribeTaskDefinition", "ec2:DescribeNetworkInterfaces"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def needs_of(service: str, operation: str, given: dict[str, Any]) -> set[Need]:
     needs = {Need(action, arn) for arn in _resources(service, action, given)}
     if service == "batch" and given.get("tags"):
         needs.add(Need("batch:TagResource", _arn("batch", "job/1")))
+    if action == "ecs:RunTask" and given.get("tags"):
+        needs.add(Need("ecs:TagResource", _arn("ecs", f"task/{given['cluster'].rpartition('/')[2]}/1")))
     if service == "sagemaker" and given.get("Tags") and action != "sagemaker:AddTags":
         needs |= {Need("sagemaker:AddTags", arn) for arn in _resources(service, action, given)}
     if role := given.get("ExecutionRoleArn"):
@@ -131,6 +134,8 @@ _FORMS = {
     "cloudformation": {"StackName": "stack/{}/1"},
     "sns": {"TopicArn": "{}"},
     "codebuild": {"projectName": "project/{}", "ids": "project/{}"},
+    "ecs": {"taskDefinition": "task-definition/{}:1", "tasks": "{}", "task": "{}"},
+    "secretsmanager": {"SecretId": "{}"},
     "logs": {"logGroupName": "log-group:{}:log-stream:x"},
 }
 """How the ARNs of a service look, by the parameter that names them."""

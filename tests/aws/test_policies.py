@@ -20,7 +20,7 @@ def platform() -> Template:
     return Template(DEPLOY / "platform.yaml")
 
 
-@pytest.mark.parametrize("name", ["platform.yaml", "api.yaml"])
+@pytest.mark.parametrize("name", ["platform.yaml", "api.yaml", "team.yaml"])
 def test_the_linter_has_nothing_to_say(name):
     policies = Template(DEPLOY / name).policies()
     assert policies
