@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="everything written locally; relative to the project's folder")
     port: int = Field(8080, ge=1, le=65535, description="port of the local endpoint")
     ui_port: int = Field(3000, ge=1, le=65535, description="port of the web UI")
-    start_date: date | None = Field(None, description="first day (UTC); default: the first day that has landed")
+    start_date: date | None = Field(None, description="first day (UTC); local default: the first that has landed")
     end_date: date | None = Field(None, description="last day (UTC), for a data set that will never grow")
     size: Literal["quick", "full"] = Field("full", description="quick: few epochs and small widths")
     max_workers: int = Field(2, ge=1, le=64, description="steps that run side by side in runs from the web UI")
@@ -220,7 +220,8 @@ def missing_settings(settings: Settings) -> list[str]:
     """Return the variables that the profile needs and that are not set."""
     if settings.profile == "local" or settings.step_worker:
         return []
-    needed: tuple[str, ...] = AWS_SETTINGS
+    # the graph is drawn before what has landed on other machines is known: its first day cannot be read from that
+    needed: tuple[str, ...] = ("start_date", *AWS_SETTINGS)
     if settings.remote_steps:
         needed += BATCH_SETTINGS
     missing = [_variable(name) for name in needed if not getattr(settings, name)]

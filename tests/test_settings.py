@@ -77,8 +77,9 @@ def test_the_aws_profile_lists_at_once_all_that_is_missing(clean):
     keys = "PRIVATE_KEY_PATH (or BIGGER_BOAT_SNOWFLAKE_PRIVATE_KEY or BIGGER_BOAT_SNOWFLAKE_KEY_SECRET)"
     listed = [f"BIGGER_BOAT_SNOWFLAKE_{name}" for name in ("ACCOUNT", "WAREHOUSE", "DATABASE", keys)]
     of_aws = [f"BIGGER_BOAT_{name}" for name in ("STORAGE", "ENDPOINT_ROLE", "SERVING_IMAGE")]
-    listed = ", ".join([*listed[:3], *of_aws, listed[3]])
+    listed = ", ".join(["BIGGER_BOAT_START_DATE", *listed[:3], *of_aws, listed[3]])
     assert error.value.message == f"The aws profile needs settings that are missing: {listed}."
+    clean.setenv("BIGGER_BOAT_START_DATE", "2026-10-01")
     for name, value in zip(of_aws, ("s3://boat/shop", "arn:role", "image:1"), strict=True):
         clean.setenv(name, value)
     for name in ("ACCOUNT", "WAREHOUSE", "DATABASE", "PRIVATE_KEY"):
