@@ -13,7 +13,7 @@ from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
 from bigger_boat.resources.prediction_logs import LocalPredictionLogs, PredictionLogs
 from bigger_boat.resources.public_api import LocalPublicApi, PublicApi
 from bigger_boat.resources.s3_storage import S3AddressIOManager, S3Storage
-from bigger_boat.resources.sagemaker_endpoint import EndpointShape
+from bigger_boat.resources.sagemaker_config import EndpointShape
 from bigger_boat.resources.sagemaker_host import SageMakerHost
 from bigger_boat.resources.snowflake_warehouse import SnowflakeWarehouse
 from bigger_boat.resources.storage import AddressIOManager, LocalStorage, Storage

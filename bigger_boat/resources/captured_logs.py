@@ -29,7 +29,8 @@ from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.resources.object_store import Content, ObjectStore
 from bigger_boat.resources.prediction_logs import PredictionLogs
 from bigger_boat.resources.s3_storage import object_store
-from bigger_boat.resources.sagemaker_endpoint import CAPTURED, SHADOW_VARIANT, endpoint_name
+from bigger_boat.resources.sagemaker_config import CAPTURED, SHADOW_VARIANT
+from bigger_boat.resources.sagemaker_endpoint import endpoint_name
 from bigger_boat.serving.captured import ForeignLineError, lines_of_record
 
 if TYPE_CHECKING:

@@ -69,27 +69,20 @@ class EndpointHost(dg.ConfigurableResource, ABC):
         The version rolled back from does not return by itself. Raises BundleError if there is no such version.
         """
 
-    def challenge(
-        self,
-        name: str,
-        bundle_dir: Path,  # noqa: ARG002
-        share: float,  # noqa: ARG002
-        *,
-        shadow: bool = False,  # noqa: ARG002
-    ) -> PublishResult:
+    @abstractmethod
+    def challenge(self, name: str, bundle_dir: Path, share: float, *, shadow: bool = False) -> PublishResult:
         """Let a bundle answer a ``share`` of an endpoint's requests, or all of them unseen (``shadow``), until ended.
 
-        Raises BundleError for a bundle that cannot be stored or that serves already, or where a host knows none.
+        Raises BundleError for a bundle that cannot be stored or that serves already, and where no two can be run.
         """
-        raise BundleError(f"{type(self).__name__} has no challengers for {name}.", "Promote the version instead.")
 
-    def end_challenge(self, name: str) -> str:  # noqa: ARG002
+    @abstractmethod
+    def end_challenge(self, name: str) -> str:
         """Let what serves answer alone again; return the challenger's version, "" where there was none."""
-        return ""
 
-    def challenger(self, name: str) -> str:  # noqa: ARG002
+    @abstractmethod
+    def challenger(self, name: str) -> str:
         """Return the version that stands beside the one that serves, "" where there is none."""
-        return ""
 
     @abstractmethod
     def serving_version(self, name: str) -> str | None:
@@ -162,3 +155,15 @@ def no_way_back_to(name: str, version: str, why: str) -> BundleError:
 def nothing_earlier(name: str) -> BundleError:
     """Return the refusal to go back where nothing is left to go back to."""
     return BundleError(f"There is no earlier version of {name} to go back to.")
+
+
+def require_share(share: float) -> None:
+    """Raise BundleError for a share of the requests that no challenger gets."""
+    if not 0 < share <= LARGEST_SHARE:
+        text = f"A challenger gets more than 0 and at most {LARGEST_SHARE:g} of the requests, not {share:g}."
+        raise BundleError(text, "Promote it if it should answer more.")
+
+
+def nothing_to_challenge(name: str, version: str) -> BundleError:
+    """Return the refusal of a challenger where nothing serves, or it does itself."""
+    return BundleError(f"{name} has nothing that {version} could challenge.", "Promote it instead.")

@@ -19,12 +19,13 @@ from pydantic import Field
 from bigger_boat.errors import BundleError
 from bigger_boat.ml.bundle import Bundle, read_bundle
 from bigger_boat.resources.endpoint_host import (
-    LARGEST_SHARE,
     EndpointHost,
     PublishResult,
     no_way_back_to,
     nothing_earlier,
+    nothing_to_challenge,
     read_bundle_of,
+    require_share,
     rolled_back_from,
 )
 from bigger_boat.serving.published import ROLLED_BACK, PublishedEndpoint, WantedChallenger, read_server
@@ -122,11 +123,9 @@ class LocalEndpointHost(EndpointHost):
     def challenge(self, name: str, bundle_dir: Path, share: float, *, shadow: bool = False) -> PublishResult:
         """Write down who challenges, beside ``current``: it survives restarts. Raises what the interface says."""
         bundle, published = read_bundle_of(name, bundle_dir), self._published(name)
-        if not 0 < share <= LARGEST_SHARE:
-            text = f"A challenger gets more than 0 and at most {LARGEST_SHARE:g} of the requests, not {share:g}."
-            raise BundleError(text, "Promote it if it should answer more.")
+        require_share(share)
         if self.serving_version(name) in (None, bundle.version):
-            raise BundleError(f"{name} has nothing that {bundle.version} could challenge.", "Promote it instead.")
+            raise nothing_to_challenge(name, bundle.version)
         with _disk_is_named(published):
             _copy_version(bundle, published)
             with published.locked():

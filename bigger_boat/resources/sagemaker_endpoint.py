@@ -1,7 +1,8 @@
 """One SageMaker endpoint: its versions, which are models, its configurations, how it stands, and what it answers.
 
 Belongs here: what is asked of SageMaker, each step safe to repeat. What belongs elsewhere: alarms and autoscaling
-(``sagemaker_guards.py``), the order of things (``sagemaker_host.py``).
+(``sagemaker_guards.py``), what a configuration says (``sagemaker_config.py``), the order of things
+(``sagemaker_moves.py``, ``sagemaker_host.py``).
 """
 
 import hashlib
@@ -12,14 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import dagster as dg
-from pydantic import Field
-
 from bigger_boat.errors import CloudError
 from bigger_boat.resources.aws import aws_client, aws_in_words
+from bigger_boat.resources.sagemaker_config import (
+    CHALLENGER_VARIANT,
+    SHARE_DIGITS,
+    EndpointShape,
+    Rival,
+    capture,
+    update,
+    variants,
+    variants_of,
+)
 
-VARIANT, CHALLENGER_VARIANT, SHADOW_VARIANT = "AllTraffic", "Challenger", "Shadow"
-"""Of an endpoint: what serves; what answers a share of the requests beside it; what is asked unseen."""
 TAG = "bigger-boat:"
 """How the names of our tags begin."""
 
@@ -29,33 +35,9 @@ _NOT_IN_A_TAG = re.compile(r"[^\w .:/=+@-]")
 _LONGEST_TAG = 256
 
 
-CAPTURED = "captured"
-"""Below the storage's root: what SageMaker captures, by endpoint, variant and hour."""
-
-
 def endpoint_name(prefix: str, name: str) -> str:
     """Return the name that SageMaker knows an endpoint by."""
     return f"{prefix}-{name}"
-
-
-class EndpointShape(dg.Config):
-    """What a version runs on. With ``instance_type`` "" it is serverless."""
-
-    instance_type: str = Field("", description="such as ml.m5.large; empty: serverless")
-    instances: int = Field(1, ge=1, description="instances at first, and at least")
-    most_instances: int = Field(
-        1, ge=1, description="instances that autoscaling may start; the same number: no scaling"
-    )
-    invocations_per_instance: int = Field(1000, ge=1, description="requests a minute that one instance should take")
-    memory_mb: int = Field(3072, description="serverless: memory, 1024 to 6144 in steps of 1024")
-    concurrency: int = Field(5, ge=1, le=200, description="serverless: requests answered at once")
-    canary_percent: int = Field(
-        10, ge=0, le=50, description="instances that take a new version first, if there are several; 0: all"
-    )
-    bake_s: int = Field(300, ge=0, le=3600, description="how long the alarms are watched before the rest follows, in s")
-    capture_percent: int = Field(0, ge=0, le=100, description="requests and answers that are kept on S3, in %")
-    capture_root: str = Field("", description="s3://bucket/path for them")
-    start_timeout_s: int = Field(600, ge=60, le=3600, description="longest time until a container answers, in s")
 
 
 @dataclass(frozen=True)
@@ -119,29 +101,37 @@ class SageMakerEndpoint:
                 **_session(),
             )
 
-    def add_config(self, version: str) -> str:
-        """Make the configuration that runs a version in the present shape; return its name.
+    def add_config(self, version: str, rival: Rival | None = None) -> str:
+        """Make the configuration that runs a version in the present shape, a rival beside it; return its name.
 
-        It runs the model of the present image and role, else the newest. Raises CloudError without a model.
+        It runs models of the present image and role, else the newest. Raises CloudError without a model.
         """
         from sagemaker.core.resources import EndpointConfig
 
-        models = self._models(version)
-        if not models:
-            raise CloudError(f"Endpoint {self.name}: there is no version {version}.", "Publish it again.")
-        present = (model for model in models if _makings(model)[::2] == [self.image, self.role])
-        model = next(present, models[0]).model_name
-        name = f"{self._model(version)}-{_digest([self.shape.model_dump(), model])}"
+        model, rival_model = self._newest(version), self._newest(rival.version) if rival else ""
+        beside = [rival_model, rival.share, rival.shadow] if rival else []
+        name = f"{self._model(version)}-{_digest([self.shape.model_dump(), model, *beside])}"
         if self._get("EndpointConfig", endpoint_config_name=name) is None:
             with self._named(f"the configuration of version {version} cannot be made"):
                 EndpointConfig.create(
                     endpoint_config_name=name,
-                    production_variants=[self._variant(model)],
-                    tags=_tags({"version": version}),
-                    **({"data_capture_config": self._capture()} if self._captures else {}),
+                    tags=_tags({"version": version, "rival": rival.version if rival else ""}),
+                    **variants(self.shape, model, rival, rival_model),
+                    **capture(self.shape),
                     **_session(),
                 )
         return name
+
+    def rival_of(self, config: str) -> Rival | None:
+        """Return what stands in a configuration beside the version that serves, None for nothing of ours."""
+        known = self._get("EndpointConfig", endpoint_config_name=config) if config else None
+        serving, shadows = variants_of(known) if known else ([], [])
+        beside = [each for each in serving if each.variant_name == CHALLENGER_VARIANT] + shadows
+        if not beside or not (version := self.version_of(beside[0].model_name)):
+            return None
+        shadow = beside[0] in shadows
+        share = beside[0].initial_variant_weight / sum(each.initial_variant_weight for each in serving)
+        return Rival(version, 1.0 if shadow else round(share, SHARE_DIGITS), shadow)
 
     def go_to(self, config: str, alarms: list[str]) -> None:
         """Create the endpoint with a configuration, or update it in place; returns at once.
@@ -155,14 +145,9 @@ class SageMakerEndpoint:
             if endpoint is None:
                 Endpoint.create(endpoint_name=self.name, endpoint_config_name=config, tags=_tags({}), **_session())
                 return
+            same = self._variant_names(endpoint.endpoint_config_name) == self._variant_names(config)
             endpoint.endpoint_config_name = config
-            if self.shape.instance_type:
-                endpoint.update(
-                    retain_all_variant_properties=self.shape.most_instances > self.shape.instances,
-                    deployment_config=self._deployment(alarms),
-                )
-            else:
-                endpoint.update()
+            endpoint.update(**update(self.shape, alarms, same_variants=same))
 
     def delete(self) -> None:
         """End the endpoint; its versions stay."""
@@ -199,12 +184,13 @@ class SageMakerEndpoint:
             elif model is not None:
                 _client().add_tags(ResourceArn=model.model_arn, Tags=[{"Key": TAG + key, "Value": value}])
 
-    def ask(self, request: Mapping[str, Any], inference_id: str = "") -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], inference_id: str = "", variant: str = "") -> dict[str, Any]:
         """Return what the endpoint answers to a request of the contract, through SageMaker's runtime.
 
-        ``inference_id`` (at most 64 characters) is noted with what is captured.
+        ``inference_id`` (at most 64 characters) is noted with what is captured; ``variant``: who of several answers.
         """
-        told = {"InferenceId": inference_id} if inference_id else {}
+        given = {"InferenceId": inference_id, "TargetVariant": variant}
+        told = {name: value for name, value in given.items() if value}
         with self._named("it does not answer"):
             answer = _client("sagemaker-runtime").invoke_endpoint(
                 EndpointName=self.name, ContentType="application/json", Body=json.dumps(request).encode(), **told
@@ -216,12 +202,21 @@ class SageMakerEndpoint:
         found = _VERSION.match(config.removeprefix(f"{self.name}-"))
         return found.group() if found else None
 
-    @property
-    def _captures(self) -> bool:
-        return bool(self.shape.instance_type and self.shape.capture_percent)
-
     def _model(self, version: str) -> str:
         return f"{self.name}-{version}"
+
+    def _newest(self, version: str) -> str:
+        """Return the model of a version that is of the present image and role, else the newest."""
+        models = self._models(version)
+        if not models:
+            raise CloudError(f"Endpoint {self.name}: there is no version {version}.", "Publish it again.")
+        present = (model for model in models if _makings(model)[::2] == [self.image, self.role])
+        return next(present, models[0]).model_name
+
+    def _variant_names(self, config: str) -> set[str]:
+        known = self._get("EndpointConfig", endpoint_config_name=config)
+        serving, shadows = variants_of(known) if known else ([], [])
+        return {each.variant_name for each in [*serving, *shadows]}
 
     def _models(self, version: str) -> list[Any]:
         """Return the models of a version, the newest first."""
@@ -232,59 +227,6 @@ class SageMakerEndpoint:
         ours = [each for _, each in sorted(listed, reverse=True) if f"{each}-".startswith(f"{name}-")]
         models = [self._get("Model", model_name=each) for each in ours]
         return [model for model in models if model is not None]
-
-    def _variant(self, model: str) -> Any:
-        from sagemaker.core.shapes import ProductionVariant, ProductionVariantServerlessConfig
-
-        shape = self.shape
-        if not shape.instance_type:
-            serverless = ProductionVariantServerlessConfig(
-                memory_size_in_mb=shape.memory_mb, max_concurrency=shape.concurrency
-            )
-            return ProductionVariant(variant_name=VARIANT, model_name=model, serverless_config=serverless)
-        return ProductionVariant(
-            variant_name=VARIANT,
-            model_name=model,
-            instance_type=shape.instance_type,
-            initial_instance_count=shape.instances,
-            initial_variant_weight=1.0,
-            container_startup_health_check_timeout_in_seconds=shape.start_timeout_s,
-        )
-
-    def _capture(self) -> Any:
-        from sagemaker.core.shapes import CaptureContentTypeHeader, CaptureOption, DataCaptureConfig
-
-        return DataCaptureConfig(
-            enable_capture=True,
-            initial_sampling_percentage=self.shape.capture_percent,
-            destination_s3_uri=self.shape.capture_root,
-            capture_options=[CaptureOption(capture_mode="Input"), CaptureOption(capture_mode="Output")],
-            capture_content_type_header=CaptureContentTypeHeader(json_content_types=["application/json"]),
-        )
-
-    def _deployment(self, alarms: list[str]) -> Any:
-        """Blue/green: a new fleet beside the old one; traffic moves while alarms are quiet, and back if one is not."""
-        from sagemaker.core import shapes
-
-        canary = self.shape.canary_percent if alarms and self.shape.instances > 1 else 0  # one cannot be split
-        size = {"canary_size": shapes.CapacitySize(type="CAPACITY_PERCENT", value=canary)} if canary else {}
-        routing = shapes.TrafficRoutingConfig(
-            type="CANARY" if canary else "ALL_AT_ONCE",
-            wait_interval_in_seconds=max(1, self.shape.bake_s if alarms else 0),  # sagemaker-core 2.27 sends no 0
-            **size,
-        )
-        policy = shapes.BlueGreenUpdatePolicy(
-            traffic_routing_configuration=routing, maximum_execution_timeout_in_seconds=self.longest_update_s
-        )
-        if not alarms:
-            return shapes.DeploymentConfig(blue_green_update_policy=policy)
-        rollback = shapes.AutoRollbackConfig(alarms=[shapes.Alarm(alarm_name=name) for name in alarms])
-        return shapes.DeploymentConfig(blue_green_update_policy=policy, auto_rollback_configuration=rollback)
-
-    @property
-    def longest_update_s(self) -> int:
-        """After which SageMaker itself goes back to the old version."""
-        return max(600, 2 * self.shape.start_timeout_s + 2 * self.shape.bake_s)
 
     def _get(self, kind: str, **name: str) -> Any:
         """Return a resource of sagemaker.core, None where there is none."""

@@ -4,7 +4,7 @@ What belongs elsewhere: the endpoint itself (``sagemaker_endpoint.py``).
 """
 
 from bigger_boat.resources.aws import aws_client, aws_in_words
-from bigger_boat.resources.sagemaker_endpoint import VARIANT, EndpointShape
+from bigger_boat.resources.sagemaker_config import VARIANT, EndpointShape
 
 ERRORS_A_MINUTE = 5
 LATENCY_US = 2_000_000

@@ -1,7 +1,8 @@
 """The endpoint host of the aws profile: versions as SageMaker models, one endpoint per name, updated in place.
 
 Belongs here: the order of things, so that a version that cannot serve leaves the old one serving. What belongs
-elsewhere: what SageMaker is asked (``sagemaker_endpoint.py``), judging a version (``ml/gate.py``).
+elsewhere: what SageMaker is asked (``sagemaker_endpoint.py``), waiting for it (``sagemaker_moves.py``), judging a
+version (``ml/gate.py``).
 
 A kill anywhere leaves an endpoint that serves or is on its way; publishing again waits for it and goes on. What a
 version's tag says of being rolled back from holds once another one serves: it is written before the endpoint moves, so
@@ -12,48 +13,40 @@ A way back is not watched by alarms: they may be on because of what is gone back
 
 import contextlib
 import json
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 from pydantic import Field
 
 from bigger_boat.errors import BundleError, CloudError, ServerError
 from bigger_boat.ml.bundle import ARCHIVE_FILE, BUNDLE_FILE, Bundle, read_bundle
-from bigger_boat.ml.gate import check_golden
 from bigger_boat.resources.endpoint_host import (
     EndpointHost,
     PublishResult,
     no_way_back_to,
     nothing_earlier,
+    nothing_to_challenge,
     read_bundle_of,
+    require_share,
     rolled_back_from,
 )
 from bigger_boat.resources.s3_storage import S3Storage, version_of
-from bigger_boat.resources.sagemaker_endpoint import (
+from bigger_boat.resources.sagemaker_config import (
     CAPTURED,
+    CHALLENGER_VARIANT,
+    SHARE_DIGITS,
+    VARIANT,
     EndpointShape,
-    EndpointState,
-    SageMakerEndpoint,
-    endpoint_name,
+    Rival,
 )
-from bigger_boat.resources.sagemaker_guards import put_alarms, put_scaling, remove_scaling
-from bigger_boat.serving.captured import OURS
+from bigger_boat.resources.sagemaker_endpoint import EndpointState, SageMakerEndpoint, endpoint_name
+from bigger_boat.resources.sagemaker_guards import put_alarms, put_scaling
+from bigger_boat.resources.sagemaker_moves import Moves
 from bigger_boat.serving.published import REFUSED, ROLLED_BACK, utc_now
 
 EXCLUDED, ADDRESS, SERVED = "excluded", "address", "served"
 """Tags of a version: why it may not return by itself; where its bundle lies in the storage; when it began to serve."""
-
-_FAULTS = (
-    ("health check", "Read its log group in CloudWatch, or start it here: bigger-boat serve --bundle DIR."),
-    ("image", "Check BIGGER_BOAT_SERVING_IMAGE, and that BIGGER_BOAT_ENDPOINT_ROLE may pull it."),
-    ("alarm", "Look at the endpoint's alarms in CloudWatch: the new version answered badly, or they were on before."),
-    ("capacity", "Try again later, or choose another BIGGER_BOAT_ENDPOINT_INSTANCE."),
-)
-"""Words of SageMaker's reasons, and what to do."""
 
 
 class SageMakerHost(EndpointHost):
@@ -79,14 +72,15 @@ class SageMakerHost(EndpointHost):
         return endpoint_name(self.prefix, name)
 
     def publish(self, name: str, bundle_dir: Path, *, readmit: bool = False) -> PublishResult:
-        """Deploy a bundle of this storage, ask it its golden requests, and go back if they differ."""
+        """Deploy a bundle of this storage, ask it its golden requests, and go back if they differ.
+
+        A challenger stays beside it, unless it is the one that is published.
+        """
         bundle, endpoint = read_bundle_of(name, bundle_dir), self._endpoint(name)
         was_left = endpoint.tags(bundle.version).get(EXCLUDED) == ROLLED_BACK
         if was_left and not readmit and self._now(endpoint) != bundle.version:
             raise rolled_back_from(name, bundle.version)
-        address = self.storage.publish(bundle.directory)
-        model_data = f"{self.storage.root.rstrip('/')}/{version_of(address)}/{ARCHIVE_FILE}"
-        endpoint.add_version(bundle.version, model_data, _lineage(bundle, address))
+        self._add(endpoint, bundle)
         endpoint.tag(bundle.version, EXCLUDED, None)
         result = self._switch(endpoint, name, bundle, put_alarms(endpoint.name))
         self.sweep(name)
@@ -95,7 +89,7 @@ class SageMakerHost(EndpointHost):
     def rollback(self, name: str, version: str | None = None) -> PublishResult:
         """Let an earlier version serve again, by the same steps as a new one."""
         endpoint = self._endpoint(name)
-        current = endpoint.version_of(self._settled(endpoint).config)
+        current = endpoint.version_of(self._moves(endpoint).settled().config)
         target = version or self._earlier(endpoint, name, current)
         tags = endpoint.tags(target)
         if ADDRESS not in tags:
@@ -109,6 +103,51 @@ class SageMakerHost(EndpointHost):
             return self._switch(endpoint, name, bundle, alarms=[])
         finally:
             self._readmit_what_serves(endpoint)
+
+    def challenge(self, name: str, bundle_dir: Path, share: float, *, shadow: bool = False) -> PublishResult:
+        """Let a bundle answer beside what serves, as a second variant, or unseen, as a shadow variant.
+
+        A challenger that was there before goes. A shadow cannot be asked its golden requests through SageMaker.
+        """
+        bundle, endpoint = read_bundle_of(name, bundle_dir), self._endpoint(name)
+        share = round(share, SHARE_DIGITS)
+        require_share(share)
+        if not endpoint.shape.instance_type:
+            text = f"{name} is a serverless endpoint, which runs one version at a time."
+            raise BundleError(text, "Set BIGGER_BOAT_ENDPOINT_INSTANCE, and materialize the endpoint, for challengers.")
+        moves = self._moves(endpoint)
+        before = moves.settled()
+        serving = endpoint.version_of(before.config) if before.serves else None
+        if serving in (None, bundle.version):
+            raise nothing_to_challenge(name, bundle.version)
+        self._add(endpoint, bundle)
+        config = endpoint.add_config(serving, Rival(bundle.version, share, shadow))
+        if before.config != config:
+            moves.bring(config, f"challenger {bundle.version}", [])
+        if not shadow and (reasons := moves.differences(bundle, CHALLENGER_VARIANT)):
+            back = before.config if before.config != config else endpoint.add_config(serving)
+            moves.bring(back, f"version {serving} alone", [])
+            said = f"Endpoint {endpoint.name} refused challenger {bundle.version} of {name}: {' '.join(reasons)} "
+            said += moves.words(endpoint.state())
+            return PublishResult(name, bundle.version, "refused", said, self.url, reasons)
+        does = "is asked all requests unseen" if shadow else f"answers {share:.0%} of the requests"
+        sentence = f"Version {bundle.version} {does} at SageMaker endpoint {endpoint.name}, beside {serving}."
+        return PublishResult(name, bundle.version, "challenging", sentence, self.url)
+
+    def end_challenge(self, name: str) -> str:
+        """Let what serves answer alone again, and wait until it does."""
+        endpoint = self._endpoint(name)
+        state = self._moves(endpoint).settled()
+        rival = endpoint.rival_of(state.config)
+        if rival:
+            self._leave_alone(endpoint, state)
+        return rival.version if rival else ""
+
+    def challenger(self, name: str) -> str:
+        """Return the version that the endpoint runs beside what serves."""
+        endpoint = self._endpoint(name)
+        rival = endpoint.rival_of(endpoint.state().config)
+        return rival.version if rival else ""
 
     def serving_version(self, name: str) -> str | None:
         """Return the version that answers now."""
@@ -148,8 +187,10 @@ class SageMakerHost(EndpointHost):
         What was rolled back from stays, because its model says so.
         """
         endpoint = self._endpoint(name)
-        serving = endpoint.version_of(endpoint.state().config) or ""
-        older = {version: endpoint.tags(version) for version in endpoint.versions() if version < serving}
+        config = endpoint.state().config
+        serving, rival = endpoint.version_of(config) or "", endpoint.rival_of(config)
+        there = [version for version in endpoint.versions() if version < serving and not _is(rival, version)]
+        older = {version: endpoint.tags(version) for version in there}
         removable = {version: SERVED in tags for version, tags in older.items() if tags.get(EXCLUDED) != ROLLED_BACK}
         served = [version for version, has_served in removable.items() if has_served]
         doomed = [version for version in removable if version not in served[-self.keep_versions :]]
@@ -161,6 +202,20 @@ class SageMakerHost(EndpointHost):
         capture = f"{self.storage.root.rstrip('/')}/{CAPTURED}" if self.shape.capture_percent else ""
         shape = EndpointShape(**{**self.shape.model_dump(), "capture_root": self.shape.capture_root or capture})
         return SageMakerEndpoint(self.endpoint_name(name), self.role, self.image, shape)
+
+    def _moves(self, endpoint: SageMakerEndpoint) -> Moves:
+        return Moves(endpoint, self.timeout_s, self.poll_s)
+
+    def _add(self, endpoint: SageMakerEndpoint, bundle: Bundle) -> None:
+        """Put a bundle into the storage, and make its model."""
+        address = self.storage.publish(bundle.directory)
+        model_data = f"{self.storage.root.rstrip('/')}/{version_of(address)}/{ARCHIVE_FILE}"
+        endpoint.add_version(bundle.version, model_data, _lineage(bundle, address))
+
+    def _leave_alone(self, endpoint: SageMakerEndpoint, state: EndpointState) -> EndpointState:
+        """Take away what stands beside the version that serves; return how the endpoint stands then."""
+        version = endpoint.version_of(state.config) or ""
+        return self._moves(endpoint).bring(endpoint.add_config(version), f"version {version} alone", [])
 
     def _earlier(self, endpoint: SageMakerEndpoint, name: str, current: str | None) -> str:
         for version in self._good(endpoint):
@@ -188,17 +243,18 @@ class SageMakerHost(EndpointHost):
 
     def _switch(self, endpoint: SageMakerEndpoint, name: str, bundle: Bundle, alarms: list[str]) -> PublishResult:
         """Bring the endpoint to a version; what cannot serve, or answers otherwise, is taken back."""
-        before = self._settled(endpoint)
+        moves = self._moves(endpoint)
+        before = moves.settled()
         if before.status == "Failed":  # it never served; SageMaker updates no such endpoint
-            _end(endpoint)
-            before = self._settled(endpoint)
-        config = endpoint.add_config(bundle.version)
+            moves.end()
+            before = moves.settled()
+        rival = endpoint.rival_of(before.config) if endpoint.shape.instance_type else None
+        if _is(rival, bundle.version):  # what it answered is known: now it goes the way of any new version
+            before, rival = self._leave_alone(endpoint, before), None
+        config = endpoint.add_config(bundle.version, rival)
         if before.config != config:
-            self._go_to(endpoint, config, alarms)
-            after = self._settled(endpoint)
-            if after.status != "InService" or after.config != config:
-                raise self._failed(endpoint, bundle.version, after)
-        if reasons := self._differences(endpoint, bundle):
+            moves.bring(config, f"version {bundle.version}", alarms)
+        if reasons := moves.differences(bundle, VARIANT if rival else ""):
             after = self._take_back(endpoint, bundle.version, before, config)
             said = f"Endpoint {endpoint.name} refused version {bundle.version} of {name}: {' '.join(reasons)} {after}"
             return PublishResult(name, bundle.version, "refused", said, self.url, reasons)
@@ -207,90 +263,33 @@ class SageMakerHost(EndpointHost):
         sentence = f"Version {bundle.version} of {name} serves at SageMaker endpoint {endpoint.name}."
         return PublishResult(name, bundle.version, "serving", sentence, self.url)
 
-    def _go_to(self, endpoint: SageMakerEndpoint, config: str, alarms: list[str]) -> None:
-        """Begin to bring the endpoint to a configuration. Raises CloudError that says what serves then."""
-        try:
-            endpoint.go_to(config, alarms)
-        except CloudError as error:
-            serves = _words(endpoint, endpoint.state())
-            raise CloudError(f"{error.message.rstrip('.')}. {serves}", error.hint, may_pass=error.may_pass) from error
-
-    def _settled(self, endpoint: SageMakerEndpoint) -> EndpointState:
-        """Wait until nothing is on its way, and tell how it stands meanwhile; return how it stands then."""
-        tell, began, known = dg.get_dagster_logger("endpoints").info, time.monotonic(), ""
-        while True:
-            state = endpoint.state()
-            waited_s = time.monotonic() - began
-            known = _tell(tell, endpoint.name, state, known, waited_s)
-            if not state.is_moving:
-                return state
-            if waited_s > self.timeout_s:
-                raise CloudError(
-                    f"Endpoint {endpoint.name} is still {state.status} after {waited_s:.0f} s. "
-                    f"{_words(endpoint, state)}",
-                    "SageMaker goes on, or back to the old version. Materialize the endpoint again to follow it.",
-                )
-            time.sleep(self.poll_s)
-
-    def _failed(self, endpoint: SageMakerEndpoint, version: str, state: EndpointState) -> CloudError:
-        """Return in words why an update did not arrive."""
-        if state.status == "Failed":
-            _end(endpoint)  # it bills nothing, but it could never be updated
-        reason = state.reason or f"SageMaker gives no reason; the endpoint is {state.status or 'gone'}."
-        hints = [hint for word, hint in _FAULTS if word in reason.lower()]
-        return CloudError(
-            f"Endpoint {endpoint.name} could not be brought to version {version}: {reason} {_words(endpoint, state)}",
-            hints[0] if hints else f"Look at log group /aws/sagemaker/Endpoints/{endpoint.name} in CloudWatch.",
-        )
-
-    def _differences(self, endpoint: SageMakerEndpoint, bundle: Bundle) -> list[str]:
-        """Ask the golden requests through SageMaker; return what is wrong with the answers."""
-        try:
-            answers = [endpoint.ask(entry["request"], f"{OURS}{uuid.uuid4()}") for entry in bundle.golden]
-        except CloudError as error:
-            return [error.message]
-        versions = {answer.get("version") for answer in answers} - {bundle.version}
-        if versions:
-            return [f"Version {', '.join(map(str, versions))} answered."]
-        check = check_golden(bundle.golden, [answer["predictions"] for answer in answers])
-        return [] if check.passed else [check.description]
-
     def _take_back(self, endpoint: SageMakerEndpoint, version: str, before: EndpointState, config: str) -> str:
         """Let what served before serve again, a version that served all along included; return in words what serves.
 
         Raises CloudError where the version that answers otherwise could not be taken back.
         """
-        back = before.config
+        back, moves = before.config, self._moves(endpoint)
         if back == config:
             if SERVED in endpoint.tags(version):
-                return f"It served before, and is left: look at it. {_words(endpoint, endpoint.state())}"
+                return f"It served before, and is left: look at it. {moves.words(endpoint.state())}"
             others = (other for other in self._good(endpoint) if other != version)
             good = next(others, None)  # a kill came between its going live and its being asked
             back = endpoint.add_config(good) if good else ""
         endpoint.tag(version, EXCLUDED, REFUSED)
         if back:
-            self._go_to(endpoint, back, alarms=[])
+            moves.go_to(back, alarms=[])
         else:
-            _end(endpoint)
-        after = self._settled(endpoint)
+            moves.end()
+        after = moves.settled()
         if after.config != back:
             text = f"Endpoint {endpoint.name} answers otherwise than version {version} did offline, and could not be "
-            text += f"taken back: {after.reason or f'it is {after.status}.'} {_words(endpoint, after)}"
+            text += f"taken back: {after.reason or f'it is {after.status}.'} {moves.words(after)}"
             raise CloudError(text, "Look at it in SageMaker; bigger-boat rollback NAME --version VERSION tries again.")
-        return _words(endpoint, after)
+        return moves.words(after)
 
 
-def _words(endpoint: SageMakerEndpoint, state: EndpointState) -> str:
-    """Return in words what serves, as SageMaker says."""
-    if not state.serves:
-        return "Nothing serves."
-    return f"Version {endpoint.version_of(state.config) or f'of configuration {state.config}'} goes on serving."
-
-
-def _end(endpoint: SageMakerEndpoint) -> None:
-    """Delete an endpoint, with what scales it; its versions stay."""
-    remove_scaling(endpoint.name)
-    endpoint.delete()
+def _is(rival: Rival | None, version: str) -> bool:
+    return rival is not None and rival.version == version
 
 
 def _lineage(bundle: Bundle, address: str) -> dict[str, str]:
@@ -303,11 +302,3 @@ def _lineage(bundle: Bundle, address: str) -> dict[str, str]:
         "git_commit": str(bundle.info.get("git_commit", "")),
         **{f"data.{name}": str(version) for name, version in data.items()},
     }
-
-
-def _tell(tell: Callable[[str], None], name: str, state: EndpointState, known: str, waited_s: float) -> str:
-    """Log a change, and each minute that it lasts; return what is known now."""
-    now = f"{state.status or 'absent'} {waited_s // 60:.0f}"
-    if state.is_moving and now != known:
-        tell(f"Endpoint {name} is {state.status}, for {waited_s:.0f} s.")
-    return now

@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
 
 from batch_stand_in import CREDENTIALS, StandIn, stand_in
+from sagemaker_shop import FIRST, SECOND, Shop, open_shop
 from sagemaker_stand_in import Endpoints, sagemaker
 
 PLANTED = "planted-4711-secret"
@@ -32,3 +33,17 @@ def ends(aws) -> Iterator[Endpoints]:
     """The stand-in's SageMaker endpoints."""
     with sagemaker(aws) as running:
         yield running
+
+
+@pytest.fixture
+def shop(ends, tmp_path) -> Iterator[Shop]:
+    with open_shop(ends, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def two(shop) -> Shop:
+    """The second version serves; the first did."""
+    for version in (FIRST, SECOND):
+        assert shop.publish(version).state == "serving"
+    return shop

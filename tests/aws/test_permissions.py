@@ -91,6 +91,8 @@ def test_the_orchestrator_may_do_what_it_does(scene, tmp_path):
         assert host.publish(NAME, first.directory).state == "serving"
         assert host.publish(NAME, second.directory).state == "serving"
         assert host.rollback(NAME).version == first.version
+        assert host.challenge(NAME, second.directory, 0.5).state == "challenging"
+        assert host.end_challenge(NAME) == second.version
         host.sweep(NAME)
         host.serving_since(NAME)
         host.description(NAME, first.version)

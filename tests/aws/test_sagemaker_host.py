@@ -32,6 +32,7 @@ from tiny_models import (
 from bigger_boat import clock
 from bigger_boat.assets.endpoints import prediction_api
 from bigger_boat.assets.live import prediction_log
+from bigger_boat.automation.control_jobs import canary_job, end_canary_job
 from bigger_boat.automation.watching import watching_sensor
 from bigger_boat.cli.explain import lineage
 from bigger_boat.data.prediction_files import LOG_TABLES
@@ -54,6 +55,7 @@ pytestmark = pytest.mark.slow  # each version that goes live is a process that i
 NAME, ENDPOINT = "recommendation", "vessel-recommendation"
 OTHER = FOLLOWS[::-1].copy()
 REQUEST = {"sessions": [["sku-a"]], "k": 2}
+PASSED = [{"name": "beats_popularity", "passed": True, "description": "0.3 against 0.1.", "value": 0.2}]
 YESTERDAY = datetime.now(UTC).replace(hour=12) - timedelta(days=1)
 DAY = YESTERDAY.date().isoformat()
 
@@ -79,10 +81,9 @@ class Platform:
             keep_versions=keep_versions,
         )
 
-    def bundle(self, follows=FOLLOWS, golden=None) -> Bundle:
-        root = self.root / "bundles" / f"{NAME}_champion"
-        golden = golden or recommendation_golden(follows)
-        return make_bundle(root, NAME, lambda path: export_recommender(path, follows), golden)
+    def bundle(self, follows=FOLLOWS, **info) -> Bundle:
+        root, golden = self.root / "bundles" / f"{NAME}_champion", recommendation_golden(follows)
+        return make_bundle(root, NAME, lambda path: export_recommender(path, follows), golden, **info)
 
     def endpoints(self) -> list[str]:
         """Those of this prefix: other modules' may be there, whatever the order in which tests come."""
@@ -255,6 +256,29 @@ def test_a_version_goes_live_in_place_and_back(serving):
         serving.host.rollback(NAME, second.version)
     with pytest.raises(BundleError, match="There is no earlier version"):
         serving.host.rollback(NAME)
+
+
+def test_a_challenger_by_the_jobs_is_told_apart_in_answers_and_in_the_log(serving, function):
+    rival = serving.bundle(OTHER, gate=PASSED, refit={"first": "2026-10-01", "last": "2026-10-28", "count": 28})
+
+    def run(job: dg.JobDefinition, **config) -> dg.ExecuteInProcessResult:
+        [op] = [node.name for node in job.nodes]
+        resources = {"endpoint_host": serving.host, "storage": serving.storage}
+        config = {"ops": {op: {"config": {"endpoint": NAME, **config}}}}
+        return job.execute_in_process(run_config=config, resources=resources, instance=dg.DagsterInstance.ephemeral())
+
+    assert run(canary_job, version=rival.version, share=0.5).success
+    assert serving.host.challenger(NAME) == rival.version
+    asked = [event("GET", "/predict?session=sku-a", headers={"X-Request-Id": f"canary-{n}"}) for n in range(4)]
+    answers = [json.loads(function(each)["body"]) for each in asked]
+    ranked = {serving.first.version: rank_offline(["sku-a"]), rival.version: rank_offline(["sku-a"], follows=OTHER)}
+    assert {each["version"] for each in answers} == set(ranked)
+    assert all(each["prediction"] == ranked[each["version"]]["skus"] for each in answers)
+    logs = prediction_logs(_settings(serving))
+    told = [logs.find(each["request_id"], DAY)[0] for each in answers]
+    assert [each["version"] for each in told] == [each["version"] for each in answers]
+    assert run(end_canary_job).success
+    assert serving.host.challenger(NAME) == ""
 
 
 def test_answers_that_differ_are_taken_back(serving):

@@ -1,123 +1,14 @@
-"""The order of things at SageMaker: what serves after each fault is what is said, whatever rings or is killed.
-
-The stand-in's containers answer at once here: none is a process. What a container does is ``test_sagemaker_host.py``'s.
-"""
-
-import json
-import uuid
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
+"""The order of things at SageMaker: what serves after each fault is what is said, whatever rings or is killed."""
 
 import pytest
-from batch_stand_in import BUCKET
-from sagemaker_stand_in import IMAGE, NO_PING, Endpoints
+from sagemaker_shop import FIRST, NAME, OTHER_IMAGE, SECOND, Shop
+from sagemaker_stand_in import IMAGE
 
 from bigger_boat.errors import CloudError, GateRefused
-from bigger_boat.resources import sagemaker_host
-from bigger_boat.resources.s3_storage import S3Storage
 from bigger_boat.resources.sagemaker_endpoint import EndpointShape, SageMakerEndpoint
 from bigger_boat.resources.sagemaker_guards import put_scaling
 from bigger_boat.resources.sagemaker_host import EXCLUDED, SageMakerHost
 from bigger_boat.serving.published import ROLLED_BACK
-
-NAME = "recommendation"
-FIRST, SECOND = (f"2026010{day}T000000000Z-aaaaaaaa" for day in (1, 2))
-RIGHT, WRONG = ([{"skus": skus, "scores": [0.9, 0.1], "fallback": False, "unknown_skus": 0}] for skus in ("ab", "ba"))
-OTHER_IMAGE = IMAGE.replace(":1", ":2")
-
-
-@dataclass
-class Container:
-    version: str
-    image: str
-    log: Path
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-
-@dataclass
-class Shop:
-    """An endpoint name of its own, two bundles, and what their containers do."""
-
-    ends: Endpoints
-    root: Path
-    prefix: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
-    wrong: set[str] = field(default_factory=set)
-    images: set[str] = field(default_factory=lambda: {IMAGE, OTHER_IMAGE})
-    broken: set[str] = field(default_factory=set)
-    on_wrong: list = field(default_factory=list)
-
-    def host(self, image: str = IMAGE, **shape) -> SageMakerHost:
-        return SageMakerHost(
-            storage=S3Storage(base_dir=str(self.root), root=f"s3://{BUCKET}/{self.prefix}"),
-            role="arn:aws:iam::123456789012:role/endpoint",
-            image=image,
-            prefix=self.prefix,
-            shape=EndpointShape(instance_type="ml.m5.large", **shape),
-            timeout_s=60,
-            poll_s=0.01,
-        )
-
-    @property
-    def endpoint(self) -> SageMakerEndpoint:
-        return self.host()._endpoint(NAME)
-
-    @property
-    def running(self) -> Container | None:
-        return self.ends.running.get(self.endpoint.name)
-
-    def bundle(self, path: Path) -> SimpleNamespace:
-        golden = [{"request": {"sessions": [["x"]]}, "predictions": RIGHT}]
-        version = path.parent.name
-        return SimpleNamespace(name=NAME, version=version, directory=path, golden=golden, kind="tiny", info={})
-
-    def folder(self, version: str) -> Path:
-        path = self.root / "bundles" / NAME / version / "bundle"
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "bundle.json").write_text(version)
-        return path
-
-    def publish(self, version: str, host: SageMakerHost | None = None):
-        return (host or self.host()).publish(NAME, self.folder(version))
-
-    def start(self, backend, variant: dict):
-        image = backend.describe_model(variant["ModelName"]).primary_container["Image"]
-        version = self.endpoint.version_of(variant["ModelName"])
-        if image not in self.images:
-            return None, f"The image '{image}' does not exist."
-        log = self.root / "log"
-        log.touch()
-        return (None, NO_PING) if version in self.broken else (Container(version, image, log), None)
-
-    def answer(self, container: Container, body: bytes) -> tuple[int, bytes]:
-        version = container.version
-        predictions = WRONG if version in self.wrong else RIGHT
-        for react in self.on_wrong if predictions is WRONG else ():
-            react()
-        return 200, json.dumps({"version": version, "predictions": predictions}).encode()
-
-
-@pytest.fixture
-def shop(ends, tmp_path, monkeypatch) -> Shop:
-    made = Shop(ends, tmp_path)
-    monkeypatch.setattr(ends, "_start", made.start)
-    monkeypatch.setattr(ends, "_answer", made.answer)
-    monkeypatch.setattr(ends, "alarm", False)
-    monkeypatch.setattr(ends, "spare", [])
-    monkeypatch.setattr(sagemaker_host, "read_bundle_of", lambda name, path: made.bundle(path))
-    monkeypatch.setattr(sagemaker_host, "read_bundle", made.bundle)
-    yield made
-    made.endpoint.delete()
-
-
-@pytest.fixture
-def two(shop) -> Shop:
-    """The second version serves; the first did."""
-    for version in (FIRST, SECOND):
-        assert shop.publish(version).state == "serving"
-    return shop
 
 
 def test_a_new_version_is_watched_and_a_way_back_is_not(two):
@@ -191,7 +82,7 @@ def test_a_kill_before_the_endpoint_moves_leaves_a_version_that_serves_and_may(t
 
 def test_a_kill_after_the_endpoint_moves_does_not_let_the_version_return(two, monkeypatch):
     killed(two, monkeypatch, after=True)
-    two.host()._settled(two.endpoint)
+    two.host()._moves(two.endpoint).settled()
     assert two.running.version == FIRST
     with pytest.raises(GateRefused, match="was rolled back from"):
         two.publish(SECOND)

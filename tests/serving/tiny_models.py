@@ -156,8 +156,11 @@ def intent_golden(slope: float = 0.5) -> list[dict[str, Any]]:
     return [{"request": {"sessions": [events]}, "predictions": predictions}]
 
 
-def make_bundle(root: Path, name: str, export: Callable[[Path], object], golden: list[dict[str, Any]]) -> Bundle:
-    return write_bundle(root, name=name, kind="tiny", export=export, golden=golden, info={"metrics": {"MRR@20": 0.3}})
+def make_bundle(
+    root: Path, name: str, export: Callable[[Path], object], golden: list[dict[str, Any]], **info: Any
+) -> Bundle:
+    told = {"metrics": {"MRR@20": 0.3}, **info}
+    return write_bundle(root, name=name, kind="tiny", export=export, golden=golden, info=told)
 
 
 def knn_bundle(root: Path, seed: int, *, products: int, dimensions: int, k: int = 10) -> Bundle:
