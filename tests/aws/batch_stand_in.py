@@ -34,6 +34,8 @@ BUCKET, QUEUE, DEFINITION = "boat", "gpu", "training"
 PREFIX = f"s3://{BUCKET}/steps"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "made-up", "AWS_DEFAULT_REGION": "eu-west-1"}
 EXITED = "Essential container in task exited"
+KILLED, TIMED_OUT = 137, -1
+"""Exit codes: of what SIGKILL ended; for us, of what took too long."""
 DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
 ROOT_OF = {"BIGGER_BOAT_DATA_DIR"}
 """Variables of the image that name a folder in it; a job's own folder stands for the container's root."""
@@ -45,12 +47,15 @@ class StandIn:
 
     ``fresh``: jobs are no forks. ``hold``: jobs stay RUNNABLE. ``deaths``: what is said of the next attempts that fail;
     with an exit code, what happens instead of running them. ``calls``: a file that forks write their calls of AWS to.
+    ``missing_images``: what no job can pull. ``second_s``: how long a second of a job's timeout takes here.
     """
 
     url: str
     image: Path
     fresh: bool = False
     hold: bool = False
+    missing_images: set[str] = field(default_factory=set)
+    second_s: float = 1.0
     calls: Path | None = None
     deaths: list[dict[str, Any]] = field(default_factory=list)
     submitted: list[dict[str, Any]] = field(default_factory=list)
@@ -187,19 +192,32 @@ def _run(here: StandIn, job: Any) -> None:
         if job.stop:
             break
         job.status = "RUNNING"
-        death = here.deaths[0] if here.deaths else {}
-        code = death.get("exitCode") or _run_attempt(here, job, request["containerOverrides"], attempt)
-        said = here.deaths.pop(0) if code and here.deaths else {}
+        code, said = _attempt(here, job, request, attempt)
         job.status_reason = said.get("statusReason", EXITED)
-        job.last = {"exitCode": code, **{name: said[name] for name in ("reason",) if name in said}}
+        container = {"exitCode": code, "reason": said.get("reason")}
+        job.last = {name: value for name, value in container.items() if value is not None}
         ended = {"container": job.last, "statusReason": job.status_reason, "stoppedAt": int(time.time() * 1000)}
         job.attempts.append(ended)
-        if not code or not _starts_again(strategy, job.status_reason):
+        if code == 0 or not _starts_again(strategy, job.status_reason):
             break
         job.status = "RUNNABLE"
     if job.stop:
         job.status_reason = job.job_stopped_reason or "the stand-in ends"
     job.status = "SUCCEEDED" if job.last.get("exitCode") == 0 and not job.stop else "FAILED"
+
+
+def _attempt(here: StandIn, job: Any, request: dict[str, Any], attempt: int) -> tuple[int | None, dict[str, Any]]:
+    """Return an attempt's exit code, None for one that never started, and what AWS Batch says of it."""
+    image = job.job_definition.container_properties["image"]
+    if image in here.missing_images:
+        said = f"CannotPullContainerError: pull image manifest has been retried 5 time(s): {image}: not found"
+        return None, {"statusReason": "Task failed to start", "reason": said}
+    death = here.deaths[0] if here.deaths else {}
+    longest_s = request.get("timeout", {}).get("attemptDurationSeconds", 10**9) * here.second_s
+    code = death.get("exitCode") or _run_attempt(here, job, request["containerOverrides"], attempt, longest_s)
+    if code == TIMED_OUT:
+        return KILLED, {"statusReason": "Job attempt duration exceeded timeout"}
+    return code, here.deaths.pop(0) if code and here.deaths else {}
 
 
 def _starts_again(strategy: dict[str, Any], status_reason: str) -> bool:
@@ -209,8 +227,12 @@ def _starts_again(strategy: dict[str, Any], status_reason: str) -> bool:
     return True
 
 
-def _run_attempt(here: StandIn, job: Any, container: dict[str, Any], attempt: int) -> int:
-    """Run the container's command until it ends or the job is stopped; return its exit code as a shell would."""
+def _run_attempt(here: StandIn, job: Any, container: dict[str, Any], attempt: int, longest_s: float) -> int:
+    """Run the container's command until it ends or the job is stopped; return its exit code as a shell would.
+
+    After ``longest_s`` it is killed, and TIMED_OUT returned.
+    """
+    end, is_late = time.monotonic() + longest_s, False
     with tempfile.TemporaryDirectory(prefix="batch-job-") as folder:
         environment = {
             **{name: folder * (name in ROOT_OF) + value for name, value in image_environment("training").items()},
@@ -228,10 +250,13 @@ def _run_attempt(here: StandIn, job: Any, container: dict[str, Any], attempt: in
         log.touch()
         process = (_start if here.fresh else partial(_fork, here.calls))(container["command"], folder, environment)
         while process.exitcode is None:
-            if job.stop:
+            is_late = is_late or time.monotonic() > end
+            if job.stop or is_late:
                 process.kill()
             process.join(0.02)
         here.output[f"{job.job_id}/{attempt}"] = log.read_text()
+    if is_late:
+        return TIMED_OUT
     return process.exitcode if process.exitcode >= 0 else 128 - process.exitcode
 
 

@@ -26,6 +26,7 @@ FIRST, SECOND, THIRD = (f"2026010{day}T000000000Z-aaaaaaaa" for day in (1, 2, 3)
 RIGHT, WRONG = (
     [{"skus": list(skus), "scores": [0.9, 0.1], "fallback": False, "unknown_skus": []}] for skus in ("ab", "ba")
 )
+NO_ROOM = "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error"
 OTHER_IMAGE = IMAGE.replace(":1", ":2")
 
 
@@ -49,6 +50,7 @@ class Shop:
     wrong: set[str] = field(default_factory=set)
     images: set[str] = field(default_factory=lambda: {IMAGE, OTHER_IMAGE})
     broken: set[str] = field(default_factory=set)
+    full: bool = False
     on_wrong: list = field(default_factory=list)
     number: int = 0
 
@@ -90,6 +92,8 @@ class Shop:
         version = self.endpoint.version_of(variant["ModelName"])
         if image not in self.images:
             return None, f"The image '{image}' does not exist."
+        if self.full:
+            return None, f"{NO_ROOM} in the availability zones."
         log = self.root / "log"
         log.touch()
         return (None, NO_PING) if version in self.broken else (Container(version, image, log), None)

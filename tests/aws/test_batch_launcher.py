@@ -263,6 +263,29 @@ def test_a_job_out_of_memory_says_so_and_does_not_try_again(aws):
 
 
 @LONG
+def test_a_job_whose_every_machine_is_taken_away_fails_with_what_to_do(aws):
+    aws.deaths = [{"exitCode": 1, "statusReason": "Host EC2 (instance i-0abc) terminated."}] * 2
+    result, instance = materialize("failing", gpu_compute=compute(retries=1))
+    assert (result.success, aws.deaths, len(aws.jobs[-1].attempts)) == (False, [], 2)
+    text = said(instance, result.run_id)
+    assert "lost its machine in each of its attempts. AWS Batch says: Host EC2 (instance i-0abc) terminated." in text
+    assert "What to do: Run it again, or use a queue without spot machines." in text
+    assert len(launches(aws, result.run_id, "failing")) == 1
+
+
+@LONG
+def test_a_job_that_takes_too_long_is_ended_once_and_says_which_tag(aws, monkeypatch):
+    monkeypatch.setattr(aws, "second_s", 0.05)
+    result, instance = materialize("slow", gpu_compute=compute(retries=1), tags={"batch/timeout_s": "60"})
+    assert not result.success
+    text = said(instance, result.run_id)
+    assert "was ended after its 60 s. AWS Batch says: Job attempt duration exceeded timeout" in text
+    assert "What to do: Give it longer by the tag batch/timeout_s" in text
+    assert (aws.jobs[-1].status, len(aws.jobs[-1].attempts)) == ("FAILED", 1)
+    assert len(launches(aws, result.run_id, "slow")) == 1
+
+
+@LONG
 def test_a_job_that_cannot_load_the_definitions_shows_why(aws):
     result, instance = materialize("failing", gpu_compute=compute(module="not_in_the_image", retries=1))
     assert not result.success
@@ -336,6 +359,20 @@ def test_a_job_that_finds_no_machine_is_ended(aws, monkeypatch):
     assert re.search(r"(SUBMITTED|RUNNABLE) for \d+ s: no machine of gpu took it\.", text)
     assert "Check that its compute environment is enabled, has quota, and machines with 1 vCPU, 512 MiB, 0 GPU." in text
     assert aws.jobs[-1].job_stopped_reason.startswith("Bigger Boat: CloudError in run ")
+
+
+def test_an_image_that_is_not_there_is_named_and_not_tried_again(aws, monkeypatch):
+    image = "nobody/nothing:1"
+    monkeypatch.setattr(aws, "missing_images", {image})
+    container = {"image": image, "vcpus": 1, "memory": 512, "command": ["true"]}
+    aws.client("batch").register_job_definition(
+        jobDefinitionName="no-image", type="container", containerProperties=container
+    )
+    text = refusal(aws, job_definition="no-image", retries=1)
+    assert "could not pull its image. AWS Batch says: Task failed to start; CannotPullContainerError: " in text
+    assert f"{image}: not found" in text
+    assert "What to do: Check that the job definition's image exists and that the job's role may pull it." in text
+    assert (aws.jobs[-1].status, len(aws.jobs[-1].attempts)) == ("FAILED", 1)
 
 
 def test_what_aws_refuses_is_a_sentence_with_what_to_do(aws):

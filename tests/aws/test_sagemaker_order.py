@@ -47,6 +47,15 @@ def test_a_first_version_that_answers_otherwise_leaves_nothing_and_says_so(shop)
     assert result.sentence.endswith("Nothing serves.")
 
 
+def test_no_free_machine_leaves_the_old_version_and_says_what_to_do(shop):
+    shop.publish(FIRST)
+    shop.full = True
+    with pytest.raises(CloudError, match=rf"InsufficientInstanceCapacity.*Version {FIRST} goes on serving") as error:
+        shop.publish(SECOND)
+    assert shop.running.version == FIRST
+    assert error.value.hint == "Try again later, or choose another BIGGER_BOAT_ENDPOINT_INSTANCE."
+
+
 def test_an_endpoint_that_cannot_be_made_is_not_said_to_serve(shop):
     refused = shop.ends.here.refusing("sagemaker", "CreateEndpoint", "ResourceLimitExceeded", 400)
     with refused, pytest.raises(CloudError, match=r"ResourceLimitExceeded.*Nothing serves\."):
