@@ -7,7 +7,7 @@ What belongs elsewhere: the messages (``batch_messages.py``), the job (``batch_j
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import dagster as dg
@@ -25,6 +25,7 @@ from bigger_boat.resources.aws import aws_client
 from bigger_boat.resources.batch_adoption import Trace, Traces, claim, is_left, what_runs
 from bigger_boat.resources.batch_job import HERE, WAITING, BatchJob, JobFault, JobState, StepNeeds
 from bigger_boat.resources.batch_messages import Inbox, KnownInput, LaunchFolder, StepMessage
+from bigger_boat.resources.batch_output import print_here
 
 WORKER = "bigger_boat.resources.batch_worker"
 
@@ -144,7 +145,7 @@ class BatchStepLauncher(StepLauncher):
         _close(launch)
 
     def _follow(self, launch: _Launch) -> Iterator[dg.DagsterEvent]:
-        inbox, known, beaten = Inbox(launch.folder), None, launch.started
+        inbox, known, beaten = Inbox(launch.folder, _printer(launch)), None, launch.started
         while True:
             if 0 < self.compute.orphan_after_s / 5 < time.monotonic() - beaten:
                 launch.folder.beat()
@@ -263,6 +264,20 @@ def _about_what_is_here(context: StepExecutionContext, event: dg.DagsterEvent) -
         context, evaluation.asset_check_key
     )
     return event._replace(event_specific_data=copy(evaluation, target_materialization_data=target))
+
+
+def _printer(launch: _Launch) -> Callable[[int, str, str], None]:
+    """Return what prints a job's output; it says where that of another attempt begins."""
+    heard = 1
+
+    def on_output(attempt: int, stdout: str, stderr: str) -> None:
+        nonlocal heard
+        if attempt > heard:
+            heard, begins = attempt, f"\n[Attempt {attempt} of AWS Batch job {launch.job.job_id}]\n"
+            stdout, stderr = begins + stdout, begins + stderr
+        print_here(stdout, stderr)
+
+    return on_output
 
 
 def _tell(launch: _Launch, known: JobState | None, state: JobState) -> JobState:

@@ -4,7 +4,7 @@
 
     PREFIX/RUN/STEP/LAUNCH/step.json                    which step to run, and what it cannot look up there
     PREFIX/RUN/STEP/LAUNCH/alive.json                   changes while somebody follows the launch
-    PREFIX/RUN/STEP/LAUNCH/events/ATTEMPT/NUMBER.json   batches of what happened, in order
+    PREFIX/RUN/STEP/LAUNCH/events/ATTEMPT/NUMBER.json   batches of what happened and was printed, in order
     PREFIX/RUN/STEP/LAUNCH/errors/ATTEMPT.json          why the job could not run the step at all
 
 LAUNCH is new each time (Dagster's attempt and a UUID) and ATTEMPT is AWS Batch's own count within the job, so what
@@ -14,7 +14,7 @@ What belongs elsewhere: AWS Batch itself (``batch_job.py``), running a step (``b
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from dagster_shared.serdes import deserialize_value, pack_value, serialize_value
 from bigger_boat.errors import CloudError
 from bigger_boat.resources.aws import aws_in_words
 
+_STREAMS = ("stdout", "stderr")
 STEP, ALIVE, EVENTS, ERRORS = "step.json", "alive.json", "events/", "errors/"
 
 
@@ -91,10 +92,12 @@ class StepMessage:
 
 @dataclass(frozen=True)
 class EventBatch:
-    """What happened since the batch before, in order. ``last``: the step is over, whatever became of it."""
+    """What happened since the batch before, in order, and what was printed. ``last``: the step is over, somehow."""
 
     entries: Sequence[EventLogEntry]
     last: bool
+    stdout: str = ""
+    stderr: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,13 @@ class LaunchFolder:
     def send_batch(self, attempt: int, number: int, batch: EventBatch) -> None:
         """Write batch ``number`` (from 0) of Batch's ``attempt`` (from 1)."""
         document = {"entries": [pack_value(entry) for entry in batch.entries], "last": batch.last}
+        document |= {name: text for name in _STREAMS if (text := getattr(batch, name))}
         self._write(f"{EVENTS}{attempt:02d}/{number:06d}.json", json.dumps(document))
 
     def read_batch(self, name: str) -> EventBatch:
         document = json.loads(self._read(name))
-        return EventBatch([unpack_value(entry, EventLogEntry) for entry in document["entries"]], document["last"])
+        entries = [unpack_value(entry, EventLogEntry) for entry in document["entries"]]
+        return EventBatch(entries, document["last"], *(document.get(name, "") for name in _STREAMS))
 
     def batch_names(self, after: str = EVENTS) -> list[str]:
         """Return the batches' names that come after a name: by attempt, then by number."""
@@ -189,16 +194,20 @@ class Inbox:
     """Reads a launch's events in order, each once.
 
     Names sort by attempt: after the first batch of an attempt, what an earlier one still writes is never read.
+    ``on_output`` gets the attempt (from 1) and what was printed to both streams, before the events of the same batch.
     """
 
-    def __init__(self, folder: LaunchFolder):
+    def __init__(self, folder: LaunchFolder, on_output: Callable[[int, str, str], None] = lambda *_: None):
         self.folder, self.is_over, self._after = folder, False, EVENTS
+        self._on_output = on_output
 
     def receive(self) -> Iterator[EventLogEntry]:
         """Yield what has come since the call before; sets ``is_over`` with the step's last batch."""
         for name in self.folder.batch_names(self._after):
             batch = self.folder.read_batch(name)
             self._after, self.is_over = name, batch.last
+            if batch.stdout or batch.stderr:
+                self._on_output(int(name.split("/")[1]), batch.stdout, batch.stderr)
             yield from batch.entries
             if self.is_over:
                 return

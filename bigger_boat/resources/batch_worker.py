@@ -6,11 +6,13 @@ its own code failed: that travels home as an event, with its stack. Any other co
 
 import os
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from dagster import DagsterInstance, DynamicPartitionsDefinition, EventLogEntry
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
@@ -23,6 +25,7 @@ from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for
 from bigger_boat.errors import CloudError
 from bigger_boat.resources.aws import aws_client
 from bigger_boat.resources.batch_messages import EventBatch, KnownInput, LaunchFolder, StepMessage
+from bigger_boat.resources.batch_output import Output
 
 SEND_EVERY_S = 1.0
 FAULT, ORPHANED = 70, 75
@@ -30,13 +33,13 @@ FAULT, ORPHANED = 70, 75
 
 
 class Outbox:
-    """Sends events home in batches while the step runs: those of every ``every_s`` seconds, and the rest at the end.
+    """Sends events and output home in batches while the step runs: those of every ``every_s`` s, the rest at the end.
 
     A batch that cannot be sent is an error of ``close``; nothing is sent after it, so that the order holds.
     """
 
-    def __init__(self, folder: LaunchFolder, attempt: int, every_s: float = SEND_EVERY_S):
-        self._folder, self._attempt, self._every_s = folder, attempt, every_s
+    def __init__(self, folder: LaunchFolder, attempt: int, every_s: float = SEND_EVERY_S, output: Output | None = None):
+        self._folder, self._attempt, self._every_s, self._output = folder, attempt, every_s, output
         self._entries: list[EventLogEntry] = []
         self._number, self._error = 0, None
         self._lock, self._closing = threading.Lock(), threading.Event()
@@ -48,13 +51,13 @@ class Outbox:
         with self._lock:
             self._entries.append(entry)
 
-    def close(self) -> None:
-        """Send what is left and say that the step is over. Raises CloudError where something could not be sent."""
+    def close(self, is_over: bool = True) -> None:
+        """Send what is left, and whether the step is over. Raises CloudError where something could not be sent."""
         self._closing.set()
         self._thread.join()
         if self._error:
             raise self._error
-        self._send(last=True)
+        self._send(last=is_over)
 
     def _send_until_closed(self) -> None:
         while not self._closing.wait(self._every_s):
@@ -67,9 +70,15 @@ class Outbox:
     def _send(self, last: bool) -> None:
         with self._lock:
             entries, self._entries = self._entries, []
+        while self._output and any(printed := self._output.take()):
+            self._send_batch(EventBatch(entries, False, *printed))
+            entries = []
         if entries or last:
-            self._folder.send_batch(self._attempt, self._number, EventBatch(entries, last))
-            self._number += 1
+            self._send_batch(EventBatch(entries, last))
+
+    def _send_batch(self, batch: EventBatch) -> None:
+        self._folder.send_batch(self._attempt, self._number, batch)
+        self._number += 1
 
 
 class SentVersions(DataVersionCache):
@@ -147,6 +156,21 @@ def end_when_orphaned(folder: LaunchFolder, attempt: int, after_s: float) -> Non
         os._exit(ORPHANED)
 
 
+def _run_and_tell(message: StepMessage, folder: LaunchFolder, attempt: int) -> None:
+    """Run the step; what happens and what is printed goes home meanwhile, also where it cannot be run."""
+    with tempfile.TemporaryDirectory(prefix="output-", ignore_cleanup_errors=True) as kept:
+        output = Output(Path(kept))
+        outbox = Outbox(folder, attempt, output=output)
+        try:
+            with output.caught():
+                run_step(message, outbox)
+        except BaseException:
+            with suppress(CloudError):
+                outbox.close(is_over=False)
+            raise
+        outbox.close()
+
+
 def main(address: str, attempt: int) -> int:
     """Run the step of the launch at ``address`` as AWS Batch's ``attempt``; return the exit code."""
     folder = LaunchFolder.at(aws_client("s3"), address)
@@ -154,12 +178,11 @@ def main(address: str, attempt: int) -> int:
         if attempt > 1 and folder.is_over():
             print(f"An earlier attempt brought the step of {address} to its end.")
             return 0
-        message, outbox = folder.read_step(), Outbox(folder, attempt)
+        message = folder.read_step()
         if message.orphan_after_s:
             arguments = (folder, attempt, message.orphan_after_s)
             threading.Thread(target=end_when_orphaned, args=arguments, daemon=True).start()
-        run_step(message, outbox)
-        outbox.close()
+        _run_and_tell(message, folder, attempt)
     except BaseException:
         traceback.print_exc()
         folder.send_error(attempt, traceback.format_exc())

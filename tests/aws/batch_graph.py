@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -95,6 +97,18 @@ def slow(context: dg.AssetExecutionContext, gpu_compute: dg.ResourceParam[object
     time.sleep(300)
 
 
+LINES = [f"Zeile {number:05d}: 大きな船" for number in range(15_000)]
+
+
+@dg.asset
+def talkative(gpu_compute: dg.ResourceParam[object]) -> None:
+    """Prints more than goes home at a time, by itself and by a process that it starts."""
+    print("\n".join(LINES))
+    print("Übergröße", file=sys.stderr)
+    subprocess.run(["/bin/echo", "of another process"], check=True)
+    os.write(2, "past Python: ☸\n".encode())
+
+
 class Doom(dg.Config):
     times: int = 100
 
@@ -103,6 +117,7 @@ class Doom(dg.Config):
 def doomed(context: dg.AssetExecutionContext, config: Doom, gpu_compute: dg.ResourceParam[object]) -> Iterator[object]:
     """Its process is killed in its first attempts, after it has told that it is there."""
     attempt = int(os.environ["AWS_BATCH_JOB_ATTEMPT"])
+    print(f"attempt {attempt} rows")
     yield dg.AssetObservation("doomed", metadata={"attempt": attempt})
     if attempt <= config.times:
         time.sleep(1.5)  # long enough that it is told at home
@@ -114,7 +129,7 @@ GIVEN = os.environ.get("BATCH_GRAPH_COMPUTE")
 COMPUTE = BatchCompute(**json.loads(GIVEN)) if GIVEN else HereCompute()
 """A setting, as in the profiles; a job has none, and its steps run there."""
 
-ASSETS = [source, counted, daily, failing, refusing, slow, doomed]
+ASSETS = [source, counted, daily, failing, refusing, slow, talkative, doomed]
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=[dg.define_asset_job("daily_job", ["daily"])],

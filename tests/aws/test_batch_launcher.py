@@ -21,6 +21,7 @@ from dagster._core.test_utils import instance_for_test
 from bigger_boat.resources import batch_worker
 from bigger_boat.resources.batch_job import StepNeeds
 from bigger_boat.resources.batch_launcher import BatchCompute, HereCompute
+from bigger_boat.resources.batch_output import PIECE_BYTES
 
 PLANTED = "planted-4711-secret"
 LONG = pytest.mark.slow
@@ -159,6 +160,38 @@ def test_what_crosses_is_json_and_holds_no_secret_of_the_environment(aws, remote
     assert PLANTED not in said(remote[1], remote[0].run_id)
 
 
+def printed(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
+    """What the step's compute logs hold, as the web UI shows them."""
+    [captured] = [
+        entry.dagster_event.logs_captured_data
+        for entry in entries(instance, run_id)
+        if entry.dagster_event and entry.dagster_event.event_type == dg.DagsterEventType.LOGS_CAPTURED
+    ]
+    manager = instance.compute_log_manager
+    folder = Path(manager.get_captured_local_path(manager.build_log_key_for_run(run_id, captured.file_key), "out"))
+    return folder.read_text(), folder.with_suffix(".err").read_text()
+
+
+def test_what_a_job_prints_is_in_the_compute_logs_of_the_run(aws):
+    with instance_for_test() as instance:
+        result, _ = materialize("talkative", gpu_compute=compute(), instance=instance)
+        assert result.success, said(instance, result.run_id)
+        stdout, stderr = printed(instance, result.run_id)
+    lines = stdout.splitlines()
+    assert [line for line in lines if line.startswith("Zeile")] == batch_graph.LINES
+    assert "of another process" in lines
+    assert "Übergröße" in stderr.splitlines()
+    assert "past Python: ☸" in stderr.splitlines()
+    assert "Zeile" not in stderr
+    batches = [json.loads(body) for key, body in aws.objects(f"steps/{result.run_id}/").items() if "/events/" in key]
+    pieces = [len(batch["stdout"].encode()) for batch in batches if "stdout" in batch]
+    assert len(pieces) > 1
+    assert max(pieces) <= PIECE_BYTES
+    assert sum(pieces) == len(stdout.encode())
+    [output] = [text for key, text in aws.output.items() if key.split("/")[0] == aws.jobs[-1].job_id]
+    assert batch_graph.LINES[-1] in output, "it stands in the job's own log, too"
+
+
 def launches(aws, run_id: str, step: str) -> list[str]:
     return sorted({key.split("/")[3] for key in aws.objects(f"steps/{run_id}/{step}/")})
 
@@ -225,8 +258,17 @@ DOOMED_ONCE = {"ops": {"doomed": {"config": {"times": 1}}}}
 @LONG
 def test_a_machine_that_is_taken_away_costs_an_attempt_and_its_events_stay_apart(aws):
     aws.deaths = [{"statusReason": "Host EC2 (instance i-0abc) terminated."}]
-    result, instance = materialize("doomed", gpu_compute=compute(retries=1), run_config=DOOMED_ONCE)
+    with instance_for_test() as instance:
+        _taken_away(aws, instance)
+
+
+def _taken_away(aws, instance: dg.DagsterInstance) -> None:
+    result, _ = materialize("doomed", gpu_compute=compute(retries=1), run_config=DOOMED_ONCE, instance=instance)
     assert result.success, said(instance, result.run_id)
+    stdout, _ = printed(instance, result.run_id)
+    first, begins, second = [line for line in stdout.splitlines() if "ttempt" in line]
+    assert (first, second) == ("attempt 1 rows", "attempt 2 rows")
+    assert begins.startswith("[Attempt 2 of AWS Batch job ")
     events = [event for event in result.all_events if event.step_key == "doomed"]
     seen = [e.asset_observation_data.asset_observation.metadata for e in events if e.is_asset_observation]
     assert [metadata["attempt"].value for metadata in seen] == [1, 2]

@@ -64,6 +64,18 @@ def test_an_attempt_that_brought_the_step_to_its_end_has_the_last_word(folder):
     assert inbox.is_over
 
 
+def test_what_was_printed_comes_with_its_attempt_before_the_events(folder):
+    heard = []
+    inbox = Inbox(folder, lambda *given: heard.append(given))
+    folder.send_batch(1, 0, EventBatch([line("one")], False, stdout="ü1\n"))
+    assert (received(inbox), heard) == (["one"], [(1, "ü1\n", "")])
+    folder.send_batch(2, 0, EventBatch([], False, stderr="2\n"))
+    assert (received(inbox), heard[1:]) == ([], [(2, "", "2\n")])
+    folder.send_batch(1, 1, EventBatch([], False, stdout="a ghost's\n"))
+    send(folder, 2, 1, "end", last=True)  # printed nothing
+    assert (received(inbox), len(heard)) == (["end"], 2)
+
+
 def test_launches_share_nothing(folder):
     other = LaunchFolder.new(folder.s3, f"s3://{BUCKET}/messages", "a-run", "a_step", 1)
     send(other, 1, 0, "elsewhere")
