@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -149,8 +149,17 @@ class RunPrinter:
             seconds = 0.0
 
 
-def show_plan(plan: Plan, foreseen: Estimate, snowflake_size: str | None = None) -> None:
-    """Say what will be made and about how long it takes; ``snowflake_size``: of the virtual warehouse, if that pays."""
+def show_plan(plan: Plan, foreseen: Estimate, snowflake_size: str | None = None, costs: Sequence[str] = ()) -> None:
+    """Say what will be made, about how long it takes, and its ``costs``.
+
+    ``snowflake_size``: of the virtual warehouse, if that pays.
+    """
+    _show_time(plan, foreseen, snowflake_size)
+    for line in costs:
+        say(f"  {escape(line)}")
+
+
+def _show_time(plan: Plan, foreseen: Estimate, snowflake_size: str | None) -> None:
     days = f"{plan.days[0]} to {plan.days[-1]}" if plan.days else "no days"
     say(f"  {len(plan.partitioned)} tables by day ({days}), {len(plan.unpartitioned)} other assets to make.")
     if foreseen.days:

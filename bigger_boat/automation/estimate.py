@@ -5,7 +5,7 @@ Pure: what is to be done and what was measured come in as numbers. What belongs 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LATEST = 3
 """How many past runs of a step without rows count."""
@@ -42,28 +42,37 @@ class Observation:
 
 @dataclass(frozen=True)
 class Work:
-    """A step to run: ``name`` says whose past counts, ``assets`` what it makes; ``in_warehouse``: credits are used."""
+    """A step to run: ``name`` says whose past counts, ``assets`` what it makes; ``in_warehouse``: credits are used.
+
+    ``job``: of which queue it is a job where steps are such (``gpu``, ``cpu``), "" where it is none.
+    """
 
     name: str
     rows: int = 0
     assets: tuple[str, ...] = ()
     in_warehouse: bool = False
+    job: str = ""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """``seconds``: None where nothing of it was ever measured; ``unknown``: assets of which nothing was."""
+    """``seconds``: None where nothing of it was ever measured; ``unknown``: assets of which nothing was.
+
+    ``jobs_s``: seconds of what may be jobs, by queue.
+    """
 
     days: int
     rows: int
     seconds: float | None
     unknown: tuple[str, ...]
     warehouse_s: float
+    jobs_s: Mapping[str, float] = field(default_factory=dict)
 
 
 def estimate(days: int, rows: int, work: Sequence[Work], history: Mapping[str, Sequence[Observation]]) -> Estimate:
     """Return what ``work`` will take, each step by its own history."""
     seconds, warehouse_s, known, unknown = 0.0, 0.0, False, []
+    jobs_s: dict[str, float] = {}
     for step in work:
         expected = expected_seconds(history.get(step.name, ()), step.rows)
         if expected is None:
@@ -72,7 +81,9 @@ def estimate(days: int, rows: int, work: Sequence[Work], history: Mapping[str, S
         known = known or bool(step.assets)
         seconds += expected
         warehouse_s += expected if step.in_warehouse else 0.0
-    return Estimate(days, rows, seconds if known else None, tuple(dict.fromkeys(unknown)), warehouse_s)
+        if step.job:
+            jobs_s[step.job] = jobs_s.get(step.job, 0.0) + expected
+    return Estimate(days, rows, seconds if known else None, tuple(dict.fromkeys(unknown)), warehouse_s, jobs_s)
 
 
 def expected_seconds(observed: Sequence[Observation], rows: int) -> float | None:

@@ -33,6 +33,15 @@ def foresee(plan: Plan, graph, instance: dg.DagsterInstance, index: LandingIndex
     return estimate(len(days), _rows(index, days), work, history(graph, instance, index, size))
 
 
+def foresee_training(
+    keys: Iterable[AssetKey], days: Iterable[str], graph, instance: dg.DagsterInstance, index: LandingIndex, size: str
+) -> Estimate:
+    """Return what making assets that have no days will take, of the data of these days."""
+    days = list(days)
+    work = [*_steps(keys, graph, 0), Work(AROUND_OTHERS)]
+    return estimate(len(days), _rows(index, days), work, history(graph, instance, index, size))
+
+
 def history(graph, instance: dg.DagsterInstance, index: LandingIndex, size: str) -> Mapping[str, list[Observation]]:
     """Return what each step took in the last successful runs, latest first; of runs of another size, tables only."""
     names = {_step(graph, key) for key in graph.materializable_asset_keys}
@@ -59,9 +68,21 @@ def _steps(keys: Iterable[AssetKey], graph, rows: int) -> list[Work]:
     for key in keys:
         assets.setdefault(_step(graph, key), []).append(key)
     return [
-        Work(step, rows, tuple(key.to_user_string() for key in made), graph.get(made[0]).group_name in IN_WAREHOUSE)
+        Work(
+            step,
+            rows,
+            tuple(key.to_user_string() for key in made),
+            graph.get(made[0]).group_name in IN_WAREHOUSE,
+            _job(graph, made[0]),
+        )
         for step, made in assets.items()
     ]
+
+
+def _job(graph, key: AssetKey) -> str:
+    """Return the queue whose job the step of an asset may be, "" for none."""
+    keys = graph.get(key).assets_def.required_resource_keys
+    return next((kind for kind in ("gpu", "cpu") if f"{kind}_compute" in keys), "")
 
 
 def _step(graph, key: AssetKey) -> str:

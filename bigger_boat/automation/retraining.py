@@ -7,7 +7,7 @@ often in a day. Whether the new one serves, the gate decides.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,8 +21,11 @@ from bigger_boat.assets.monitoring import GREAT, MEASURED_TO, PSI_BY_WINDOW
 from bigger_boat.assets.quality import blocking_checks, days_in_doubt
 from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.automation.arrival import named, unfinished_runs
+from bigger_boat.automation.costs import in_a_sentence
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, TIMEOUT_TAG, interval_s
+from bigger_boat.automation.past_runs import foresee_training
 from bigger_boat.automation.selection import select_assets
+from bigger_boat.data.landing_index import read_index
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.ml.online_decline import FIRST_DAYS, Decline
 from bigger_boat.settings import get_settings
@@ -31,6 +34,8 @@ GROUPS = ("datasets", "embeddings", "models", "evaluation", "champions", "endpoi
 SESSIONS, DRIFT = dg.AssetKey("sessions"), dg.AssetKey("drift_report")
 LOG, METRICS = dg.AssetKey("prediction_log"), dg.AssetKey("online_metrics")
 RUN_KEY_TAG = "dagster/run_key"
+FORESEEN_TAG = "bigger_boat/foreseen"
+"""Tag of a training that was asked for: its days and rows, how long it takes, what it costs."""
 DRIFT_TAGS = {REASON_TAG: "drift", **TIMEOUT_TAG}
 DRIFT_DAYS = 3
 """Fewer days than this say little about drift: a weekend is no week."""
@@ -291,10 +296,13 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         memory = memory.asking(model, evidence[model], now)
     key = "-".join([*due, str(max(evidence[model].newest_record for model in due)), f"{now:%Y%m%dT%H%M}"])
     reason = " ".join(verdicts[model].sentence for model in due)
+    assets = sorted(_assets(context.repository_def.asset_graph, due))
+    foreseen = _foreseen(context, assets, made)
+    context.log.info(f"It will take {foreseen}")
     request = dg.RunRequest(
         run_key=key,
-        asset_selection=sorted(_assets(context.repository_def.asset_graph, due)),
-        tags={REASON_TAG: reason[:250], **TIMEOUT_TAG},
+        asset_selection=assets,
+        tags={REASON_TAG: reason[:250], FORESEEN_TAG: foreseen[:250], **TIMEOUT_TAG},
     )
     return dg.SensorResult(run_requests=[request], cursor=memory.cursor())
 
@@ -309,6 +317,14 @@ def _assets(graph, models: Sequence[str]) -> set[dg.AssetKey]:
     return set((around & dg.AssetSelection.groups(*GROUPS)).resolve(graph)) & select_assets(
         get_settings().retrain, graph
     )
+
+
+def _foreseen(context: dg.SensorEvaluationContext, assets: Sequence[dg.AssetKey], days: Iterable[str]) -> str:
+    """Return in a sentence what a training will take and cost."""
+    settings, graph = get_settings(), context.repository_def.asset_graph
+    index = read_index(settings.landing_dir)
+    foreseen = foresee_training(assets, days, graph, context.instance, index, settings.size)
+    return in_a_sentence(foreseen, settings.profile == "aws" and settings.remote_steps)
 
 
 def _was_asked(instance: dg.DagsterInstance, run_key: str) -> bool:

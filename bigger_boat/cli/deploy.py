@@ -9,11 +9,13 @@ from rich.markup import escape
 
 from bigger_boat.cli.app import DryRun, app
 from bigger_boat.errors import SettingsError
+from bigger_boat.resources import prices
 from bigger_boat.settings import PROJECT_DIR, Settings, load_settings
 
 deploy = typer.Typer(no_args_is_help=True, help="What is at AWS: bring it up to date, or take it down.")
 app.add_typer(deploy, name="deploy")
 
+_OF = f"by prices of {prices.AS_OF:%d %B %Y} (docs/aws.md)"
 Yes = Annotated[bool, typer.Option("--yes", help="make the changes that are shown without asking")]
 
 
@@ -41,6 +43,11 @@ def platform(
     if image:
         parameters[IMAGE_TAG] = image
     stack = platform_stack(settings, _tell)
+    _tell(
+        f"What it makes bills about {prices.STANDING_USD_PER_MONTH:.1f} USD a month while nothing runs, jobs "
+        f"{prices.JOB_USD_PER_HOUR['gpu']:.2f} (GPU) and {prices.JOB_USD_PER_HOUR['cpu']:.2f} (CPU) an hour each, "
+        f"{_OF}."
+    )
     changes = update_platform(settings, stack, parameters, _agreement(yes, dry_run))
     if dry_run:
         say("Nothing was made: this was a dry run.")
@@ -65,6 +72,10 @@ def team(
     from bigger_boat.resources.team import team_stack, update_team
 
     settings = load_settings()
+    _tell(
+        f"What it makes bills about {prices.TEAM_SERVICE_USD_PER_HOUR:.2f} USD an hour, and each run "
+        f"{prices.TEAM_RUN_USD_PER_HOUR:.2f} an hour, {_OF}."
+    )
     stack, platform = team_stack(settings, _tell), outputs_of(platform_stack(settings, _tell))
     changes = update_team(settings, stack, platform, parameters_of(given or []), _agreement(yes, dry_run))
     if dry_run:
@@ -83,6 +94,8 @@ def image(
     from bigger_boat.resources.platform import IMAGE_TAG, outputs_of, platform_stack
 
     stack = platform_stack(load_settings(complete=False), _tell)
+    if not which:
+        _tell(f"A build bills about {prices.BUILD_USD:.2f} USD, {_OF}.")
     if which:
         print(outputs_of(stack)[IMAGE_TAG])
         return
@@ -99,6 +112,7 @@ def api(dry_run: DryRun = False) -> None:
     if load_settings(complete=False).profile != "aws":
         raise SettingsError("The public API of the local profile is the server.", "Set BIGGER_BOAT_PROFILE=aws.")
     settings = prepare_process()
+    _tell(f"It bills about {prices.API_USD_PER_MILLION:.0f} USD per million requests, {_OF}.")
     if dry_run:
         from bigger_boat.profiles import public_api
 

@@ -136,7 +136,8 @@ def run_graph(
             say("  Everything selected is up to date; --force makes it again.")
             return
         size = settings.snowflake_warehouse_size if settings.profile == "aws" else None
-        show_plan(plan, foresee(plan, graph, instance, index, settings.size), size)
+        foreseen = foresee(plan, graph, instance, index, settings.size)
+        show_plan(plan, foreseen, size, _costs(settings, plan, foreseen))
         if dry_run:
             say("  Nothing was done: this was a dry run.")
             return
@@ -150,6 +151,16 @@ def run_graph(
         show_failures(outcome.failures, outcome.refused)
         say("\n  What is done stays done: the same command goes on from there. See the run in the web UI: make up")
         raise typer.Exit(3 if outcome.refused else 1)
+
+
+def _costs(settings: Settings, plan, foreseen) -> list[str]:
+    """Return what a plan costs at AWS, in sentences; nothing in the local profile."""
+    from bigger_boat.automation.costs import cost_lines
+
+    if settings.profile != "aws":
+        return []
+    assets = [key.to_user_string() for key in plan.unpartitioned]
+    return cost_lines(foreseen, assets, settings.endpoint_instance, settings.endpoint_instances, settings.remote_steps)
 
 
 def _tidy_up(settings: Settings, instance, index) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bigger_boat.data.landing_index import read_index
 from bigger_boat.errors import BiggerBoatError, CloudError, SettingsError
 from bigger_boat.resources.aws import aws_client, aws_in_words, aws_region
+from bigger_boat.resources.running_costs import running, sentence
 from bigger_boat.resources.s3_storage import object_store
 from bigger_boat.settings import Settings
 
@@ -83,6 +84,7 @@ def aws_checks(settings: Settings) -> list[Check]:
         Check("serving image", lambda: _image(settings.serving_image), login),
         Check("endpoint role", lambda: _role(settings.endpoint_role), login),
         Check("public API", lambda: _stack(settings.api_stack), login),
+        Check("costs", lambda: sentence(running(settings)), login),
     ]
 
 

@@ -42,6 +42,12 @@ def test_an_estimate_adds_steps_up():
     assert got.unknown == ("report", "endpoint")
 
 
+def test_what_may_be_jobs_is_added_up_by_queue():
+    work = [Work("a", 0, ("a",), job="gpu"), Work("b", 0, ("b",), job="gpu"), Work("c", 0, ("c",), job="cpu")]
+    history = {"a": [Observation(0, 600.0)], "b": [Observation(0, 1200.0)]}  # c was never measured
+    assert estimate(0, 0, [*work, Work("d", 0, ("d",))], history).jobs_s == {"gpu": pytest.approx(1800.0)}
+
+
 def test_what_surrounds_the_work_is_no_estimate_of_it():
     got = estimate(0, 0, [Work("fit", 0, ("model",)), Work("around")], {"around": [Observation(0, 30.0)]})
     assert (got.seconds, got.unknown) == (None, ("model",))

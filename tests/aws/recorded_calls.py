@@ -24,7 +24,7 @@ FREE = {"sts:GetCallerIdentity"}
 """What everybody may do."""
 WITHOUT_RESOURCE = {"batch:DescribeJobs", "batch:DescribeJobQueues", "batch:DescribeJobDefinitions"}
 WITHOUT_RESOURCE |= {"sagemaker:ListModels", "sagemaker:ListEndpointConfigs"}
-WITHOUT_RESOURCE |= {"ecs:DescribeTaskDefinition", "ec2:DescribeNetworkInterfaces"}
+WITHOUT_RESOURCE |= {"batch:ListJobs", "ecs:DescribeTaskDefinition", "ec2:DescribeNetworkInterfaces"}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import boto3
 import pytest
@@ -14,11 +15,12 @@ from sagemaker_stand_in import IMAGE
 from bigger_boat.errors import CloudError, WarehouseError
 from bigger_boat.profiles import build_resources
 from bigger_boat.resources import doctor
+from bigger_boat.resources.batch_job import BatchJob, StepNeeds
 from bigger_boat.resources.doctor import Finding, examine
 from bigger_boat.settings import Settings
 
 LINES = ["region", "credentials", "identity", "bucket", "gpu queue and job definition", "cpu queue and job definition"]
-LINES += ["serving image", "endpoint role", "public API"]
+LINES += ["serving image", "endpoint role", "public API", "costs"]
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,34 @@ def test_what_is_wrong_fails_alone_and_says_what_to_do(roles, changes, line, say
     assert [name for name, each in found.items() if each.state != "pass"] == [line]
     assert says in found[line].says
     assert to_do in found[line].to_do
+
+
+def _begins(aws, job_id: str) -> None:
+    """Let a job that is held have a machine."""
+    deadline = time.monotonic() + 30
+    while not (found := [job for job in aws.jobs if job.job_id == job_id and job.status == "RUNNABLE"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    found[0].status = "RUNNING"
+
+
+def test_what_runs_is_told_with_what_it_costs_by_the_hour(roles, aws, monkeypatch):
+    """2 instances at 0.12, a job at 0.30 and, since both queues are one here, the same at 0.10."""
+    sagemaker = aws.client("sagemaker")
+    container = {"Image": "x", "ModelDataUrl": "s3://boat/model.tar.gz"}
+    sagemaker.create_model(ModelName="costs", ExecutionRoleArn=roles["endpoint"], PrimaryContainer=container)
+    variant = {"VariantName": "a", "ModelName": "costs", "InstanceType": "ml.m5.large", "InitialInstanceCount": 2}
+    sagemaker.create_endpoint_config(EndpointConfigName="costs", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="costs-intent", EndpointConfigName="costs")
+    with monkeypatch.context() as held:
+        held.setattr(aws, "hold", True)
+        job = BatchJob.submit(aws.client("batch"), "costs", QUEUE, DEFINITION, ["true"], StepNeeds())
+        _begins(aws, job.job_id)
+        said = findings(roles, endpoint_prefix="costs")["costs"].says
+        job.terminate("the test is over")
+    assert said.startswith(
+        "about 0.64 USD an hour now: costs-intent on 2 ml.m5.large 0.24, 1 GPU job 0.30, 1 CPU job 0.10 (prices of 26 "
+    )
 
 
 def test_an_image_may_be_named_by_its_digest(roles, aws):
