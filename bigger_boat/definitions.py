@@ -21,6 +21,7 @@ from bigger_boat.assets import (
 )
 from bigger_boat.assets.freshness import with_freshness
 from bigger_boat.automation.control_jobs import CONTROL_JOBS
+from bigger_boat.automation.gpu_probe import gpu_probe_job
 from bigger_boat.automation.incoming import incoming_sensor, land_incoming_job
 from bigger_boat.automation.jobs import ASSET_JOBS
 from bigger_boat.automation.schedules import SCHEDULES, sweep_artefacts_job
@@ -52,7 +53,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
     return dg.Definitions(
         assets=with_freshness(dg.load_assets_from_modules(GRAPH)),
         asset_checks=dg.load_asset_checks_from_modules([*GRAPH, *([parity] if on_aws else [])]),
-        jobs=[*ASSET_JOBS, *CONTROL_JOBS, sweep_artefacts_job, *([land_incoming_job] if on_aws else [])],
+        jobs=[*ASSET_JOBS, *CONTROL_JOBS, gpu_probe_job, sweep_artefacts_job, *([land_incoming_job] if on_aws else [])],
         sensors=[*SENSORS, *([incoming_sensor] if on_aws else [])],
         schedules=SCHEDULES,
         resources={**build_resources(settings), **overrides},

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from bigger_boat.data.landing_index import read_index
 from bigger_boat.errors import BiggerBoatError, CloudError, SettingsError
 from bigger_boat.resources.aws import aws_client, aws_in_words, aws_region
+from bigger_boat.resources.permissions import check_permissions
+from bigger_boat.resources.quotas import check_quotas
 from bigger_boat.resources.running_costs import running, sentence
 from bigger_boat.resources.s3_storage import object_store
 from bigger_boat.settings import Settings
@@ -84,6 +86,8 @@ def aws_checks(settings: Settings) -> list[Check]:
         Check("serving image", lambda: _image(settings.serving_image), login),
         Check("endpoint role", lambda: _role(settings.endpoint_role), login),
         Check("public API", lambda: _stack(settings.api_stack), login),
+        Check("permissions", lambda: check_permissions(settings, aws_region()), login),
+        Check("quotas", lambda: check_quotas(settings), login),
         Check("costs", lambda: sentence(running(settings)), login),
     ]
 

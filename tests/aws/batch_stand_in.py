@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from account_stand_in import Account
 from recorded_calls import recording_to
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -62,6 +63,7 @@ class StandIn:
     jobs: list[Any] = field(default_factory=list)
     output: dict[str, str] = field(default_factory=dict)
     refusals: list["Refusal"] = field(default_factory=list)
+    account: Account = field(default_factory=Account)
 
     @contextmanager
     def refusing(self, service: str, what: str, code: str, status: int, times: int = 10**9) -> Iterator["Refusal"]:

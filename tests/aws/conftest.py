@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no test folder on the path
 
+from account_stand_in import account
 from batch_stand_in import CREDENTIALS, StandIn, stand_in
 from sagemaker_shop import FIRST, SECOND, Shop, open_shop
 from sagemaker_stand_in import Endpoints, sagemaker
@@ -21,7 +22,7 @@ def aws(tmp_path_factory) -> Iterator[StandIn]:
     """The stand-in, found by every client of this process; the image holds the small graph."""
     image = tmp_path_factory.mktemp("image")
     shutil.copy(Path(__file__).with_name("batch_graph.py"), image)
-    with stand_in(image) as running, pytest.MonkeyPatch.context() as patch:
+    with stand_in(image) as running, account() as running.account, pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": running.url, "AWS_SECRET_ACCESS_KEY": PLANTED}.items():
             patch.setenv(name, value)
         patch.setenv("SNOWFLAKE_PRIVATE_KEY_OF_THIS_MACHINE", PLANTED)

@@ -24,7 +24,12 @@ FREE = {"sts:GetCallerIdentity"}
 """What everybody may do."""
 WITHOUT_RESOURCE = {"batch:DescribeJobs", "batch:DescribeJobQueues", "batch:DescribeJobDefinitions"}
 WITHOUT_RESOURCE |= {"sagemaker:ListModels", "sagemaker:ListEndpointConfigs"}
-WITHOUT_RESOURCE |= {"batch:ListJobs", "ecs:DescribeTaskDefinition", "ec2:DescribeNetworkInterfaces"}
+WITHOUT_RESOURCE |= {
+    "servicequotas:ListServiceQuotas",
+    "batch:ListJobs",
+    "ecs:DescribeTaskDefinition",
+    "ec2:DescribeNetworkInterfaces",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ _FORMS = {
     "cloudwatch": {"AlarmName": "alarm:{}"},
     "application-autoscaling": {"ServiceNamespace": "scalable-target/1"},
     "ecr": {"repositoryName": "repository/{}"},
-    "iam": {"RoleName": "role/{}"},
+    "iam": {"RoleName": "role/{}", "PolicySourceArn": "{}"},
+    "servicequotas": {"ServiceCode": "{}/any"},
     "cloudformation": {"StackName": "stack/{}/1"},
     "sns": {"TopicArn": "{}"},
     "codebuild": {"projectName": "project/{}", "ids": "project/{}"},

@@ -1,26 +1,33 @@
 """``bigger-boat doctor``: each line passes, fails with what to do, or says what it waits for."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from datetime import date
 
 import boto3
+import dagster as dg
 import pytest
 from batch_stand_in import BUCKET, DEFINITION, QUEUE, REPOSITORY
 from botocore.stub import Stubber
 from sagemaker_stand_in import IMAGE
 
+from bigger_boat.automation import gpu_probe
 from bigger_boat.errors import CloudError, WarehouseError
 from bigger_boat.profiles import build_resources
 from bigger_boat.resources import doctor
 from bigger_boat.resources.batch_job import BatchJob, StepNeeds
+from bigger_boat.resources.batch_launcher import BatchCompute
+from bigger_boat.resources.dbt_manifest import ensure_manifest
 from bigger_boat.resources.doctor import Finding, examine
 from bigger_boat.settings import Settings
 
 LINES = ["region", "credentials", "identity", "bucket", "gpu queue and job definition", "cpu queue and job definition"]
-LINES += ["serving image", "endpoint role", "public API", "costs"]
+LINES += ["serving image", "endpoint role", "public API", "permissions", "quotas", "costs"]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +150,60 @@ def test_a_queue_that_runs_nothing_is_told(monkeypatch, queue, definition, says,
     assert (says in caught.value.message, to_do in caught.value.hint) == (True, True), caught.value
 
 
+@contextlib.contextmanager
+def acting_as(aws, monkeypatch, name: str, *actions: str):
+    """Be a session of a role that may do these actions, everywhere."""
+    iam = aws.client("iam")
+    allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}]}
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    iam.put_role_policy(RoleName=name, PolicyName="some", PolicyDocument=json.dumps(allowed))
+    session = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="of-a-test")["Credentials"]
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", session["AccessKeyId"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", session["SecretAccessKey"])
+        patch.setenv("AWS_SESSION_TOKEN", session["SessionToken"])
+        patch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials that it began with
+        yield arn
+
+
+def test_what_a_role_may_not_do_is_named_before_it_is_tried(roles, aws, monkeypatch):
+    services = "sagemaker batch iam cloudformation cloudwatch ecr lambda apigateway firehose logs servicequotas sns"
+    allowed = [f"{service}:*" for service in [*services.split(), "application-autoscaling"]]
+    allowed += [f"s3:{action}" for action in ("GetObject", "PutObject", "AbortMultipartUpload", "ListBucket")]
+    with acting_as(aws, monkeypatch, "little", *allowed) as arn:
+        found = findings(roles)["permissions"]
+    assert found.state == "fail"
+    bucket = f"arn:aws:s3:::{BUCKET}"
+    denied = f"s3:DeleteObject on {bucket}/x/landing/_incoming/any; s3:GetBucketLocation on {bucket}"
+    assert found.says == f"IAM does not allow {arn}: {denied}."
+    assert "OrchestratorRole" in found.to_do
+    with acting_as(aws, monkeypatch, "nothing", "iam:*"):
+        found = findings(roles)["permissions"]
+    assert re.search(r"; .*; .*; .*; .*, and \d\d more\.$", found.says), found.says
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "says"),
+    [
+        (("ec2", "L-3819A6DF"), {}, "All G and VT Spot Instance Requests (vCPUs) is 3, and 4 are needed."),
+        (("sagemaker", "L-2"), {"endpoint_instance": "ml.m5.large"}, "ml.m5.large for endpoint usage is 3, and 6 are"),
+    ],
+)
+def test_a_quota_that_is_too_small_is_told(roles, aws, monkeypatch, key, changes, says):
+    """Two endpoints of two instances, and two of a new version beside them."""
+    name, value = aws.account.quotas[key]
+    monkeypatch.setitem(aws.account.quotas, key, (name, 3.0))
+    found = findings(roles, endpoint_instances=2, endpoint_most_instances=2, **changes)["quotas"]
+    assert (found.state, says in found.says) == ("fail", True), found
+    monkeypatch.setitem(aws.account.quotas, key, (name, value))
+    assert findings(roles, endpoint_instances=2, endpoint_most_instances=2, **changes)["quotas"].state == "pass"
+
+
+def test_a_kind_of_machine_that_hosts_nothing_is_told(roles):
+    found = findings(roles, endpoint_instance="ml.m5.tiny")["quotas"]
+    assert (found.state, "ENDPOINT_INSTANCE" in found.to_do) == ("fail", True), found
+
+
 def test_a_bucket_of_another_region_is_named(roles, aws):
     where = {"LocationConstraint": "eu-central-1"}
     there = boto3.client("s3", region_name="eu-central-1")
@@ -185,6 +246,46 @@ def test_a_login_that_is_refused_is_told(tmp_path):
     found = {each.name: each for each in examine(doctor.local_checks(settings, Refusing()))}
     login = found["Snowflake login"]
     assert (login.state, login.to_do) == ("fail", "Give it the public key.")
+
+
+def probe(settings: Settings) -> str:
+    ensure_manifest()
+    from bigger_boat import definitions
+
+    made = definitions.build_definitions(settings, **compute_of(settings))
+    with dg.DagsterInstance.ephemeral() as instance:
+        return gpu_probe.probe_gpus(made.resolve_job_def("gpu_probe_job"), instance)
+
+
+def compute_of(settings: Settings) -> dict[str, BatchCompute]:
+    """As the settings have it, but asked more often, and with this machine's folder for the job's image."""
+    if not settings.remote_steps:
+        return {}
+    known = build_resources(settings)["gpu_compute"]
+    told = {**known.needs.environment, "BIGGER_BOAT_DATA_DIR": str(settings.data_dir / "there")}
+    return {"gpu_compute": known.model_copy(update={"poll_s": 0.5, "needs": StepNeeds(environment=told)})}
+
+
+def test_the_gpus_of_this_machine_are_named_by_a_step(tmp_path, monkeypatch):
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    monkeypatch.setattr(gpu_probe, "gpu_names", lambda: ["NVIDIA A10G", "NVIDIA A10G"])
+    assert probe(settings) == "NVIDIA A10G, NVIDIA A10G"
+    monkeypatch.setattr(gpu_probe, "gpu_names", list)
+    with pytest.raises(CloudError, match="TensorFlow sees no GPU where the step ran"):
+        probe(settings)
+
+
+@pytest.mark.slow
+def test_the_step_goes_to_the_gpu_queue_and_says_that_there_is_no_gpu(aws, tmp_path, monkeypatch):
+    """The machine that stands in has none: what a job really sees comes home as the finding."""
+    monkeypatch.setattr(aws, "fresh", True)
+    batch = {"batch_gpu_queue": QUEUE, "batch_gpu_job_definition": DEFINITION, "batch_prefix": f"s3://{BUCKET}/steps"}
+    of_aws = {"profile": "aws", "storage": f"s3://{BUCKET}/probe", "start_date": date(2026, 10, 1)}
+    before = len(aws.submitted)
+    with pytest.raises(CloudError, match="TensorFlow sees no GPU where the step ran"):
+        probe(Settings(data_dir=tmp_path, remote_steps=True, _env_file=None, **batch, **of_aws))
+    [job] = aws.submitted[before:]
+    assert job["jobName"].startswith("report_gpus-")
 
 
 @pytest.mark.slow

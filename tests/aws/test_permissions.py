@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))  # importlib mode
 
 from batch_stand_in import REPOSITORY
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
-from iam_policies import GIVEN, REGION, Template
+from iam_policies import ACCOUNT, GIVEN, REGION, Template
 from made_platform import MadePlatform
 from platform_stand_in import make_project, platform
 from recorded_calls import Need, missing, needs_of, recording
@@ -22,12 +22,13 @@ from sagemaker_stand_in import IMAGE
 from tiny_models import FOLLOWS, export_recommender, make_bundle, recommendation_golden
 
 from bigger_boat.profiles import alerts, build_resources, endpoint_host, prediction_logs, public_api, storage
-from bigger_boat.resources import doctor
+from bigger_boat.resources import doctor, permissions
 from bigger_boat.resources.alerts import Alert
 from bigger_boat.resources.aws import aws_client
 from bigger_boat.resources.batch_job import BatchJob, StepNeeds
 from bigger_boat.resources.batch_messages import EventBatch, Inbox, LaunchFolder
 from bigger_boat.resources.images import ImageBuild
+from bigger_boat.resources.permissions import needed
 from bigger_boat.resources.platform import platform_stack, update_platform
 from bigger_boat.settings import Settings, load_settings
 
@@ -111,6 +112,10 @@ def test_the_orchestrator_may_do_what_it_does(scene, tmp_path):
     done = {each.action for each in needs}
     assert {"sagemaker:UpdateEndpoint", "batch:SubmitJob", "cloudformation:ExecuteChangeSet", "iam:PassRole"} <= done
     assert {"application-autoscaling:PutScalingPolicy", "sns:Publish", "s3:PutObject", "ecr:DescribeImages"} <= done
+    wanted = list(needed(scene.settings, ACCOUNT, REGION))
+    assert done - {action for each in wanted for action in each.actions} == {"iam:SimulatePrincipalPolicy"}
+    asked = {Need(action, arn) for each in wanted for action in each.actions for arn in each.resources}
+    assert scene.missing("OrchestratorRole", asked) == []
     assert scene.missing("JobRole", needs)  # a job may not do all of that
     assert scene.missing("GitHubRole", needs)
 
@@ -155,8 +160,16 @@ def _doctor(scene: Scene) -> None:
     ecr = scene.aws.client("ecr")  # not recorded
     if not ecr.list_images(repositoryName=f"{STACK}/serving")["imageIds"]:
         ecr.put_image(repositoryName=f"{STACK}/serving", imageTag=TAG, imageManifest=manifest)
-    found = list(doctor.examine(doctor.aws_checks(scene.settings)))
-    assert {each.state for each in found} == {doctor.PASS}, found
+    role = scene.aws.client("iam").get_role(RoleName=scene.outputs["OrchestratorRole"].rpartition("/")[2])["Role"][
+        "Arn"
+    ]
+    given = [policy.document for policy in scene.template.policies_of("OrchestratorRole")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(scene.aws.account.policies, role, given)
+        patch.setattr(permissions, "principal_of", lambda _: role)
+        found = list(doctor.examine(doctor.aws_checks(scene.settings)))
+    assert [each.says for each in found if each.state != doctor.PASS] == []
+    assert any(role in each.says for each in found)
 
 
 def test_a_job_may_do_what_it_does(scene):
