@@ -172,7 +172,6 @@ def no_secret_left_the_laptop(cloud: Cloud, key: str) -> None:
     told: dict[str, Any] = {str(path): path.read_bytes() for path in cloud.root.rglob("*") if path.is_file()}
     assert any(b"Submitted as AWS Batch job" in each for each in told.values()), "Dagster's event log is among it"
     sagemaker, stacks = cloud.aws.client("sagemaker"), cloud.aws.client("cloudformation").describe_stacks()["Stacks"]
-    models = [each["ModelName"] for each in sagemaker.list_models(NameContains=PREFIX)["Models"]]
     told |= cloud.objects() | {
         "said": cloud.said,
         "jobs": cloud.jobs(),
@@ -180,7 +179,7 @@ def no_secret_left_the_laptop(cloud: Cloud, key: str) -> None:
         "logs of endpoints": [each.log.read_text() for each in cloud.ends.running.values()],
         "stacks": stacks,
         "function": cloud.aws.client("lambda").get_function(FunctionName=f"{PREFIX}-api")["Configuration"],
-        "models": [sagemaker.describe_model(ModelName=name) for name in models],
+        "models": [sagemaker.describe_model(ModelName=name) for name in cloud.models()],
         "Snowflake": cloud.snowflake.record.read_bytes(),
     }
     everything = {name: each if isinstance(each, bytes) else repr(each).encode() for name, each in told.items()}

@@ -87,10 +87,14 @@ class Cloud:
         """Return what was submitted to this platform's queues."""
         return [each for each in self.aws.submitted if STACK in each["jobQueue"]]
 
+    def models(self) -> list[str]:
+        """Return the names of this platform's models; moto lists those of all tests, whatever name is asked for."""
+        known = self.aws.client("sagemaker").list_models(NameContains=PREFIX)["Models"]
+        return [each["ModelName"] for each in known if each["ModelName"].startswith(f"{PREFIX}-")]
+
     def needs(self) -> dict[str, set[Need]]:
         """Return by role of the platform what it did, of its own calls and of those that AWS makes in its name."""
-        names = [each["ModelName"] for each in self.aws.client("sagemaker").list_models(NameContains=PREFIX)["Models"]]
-        described = [self.aws.client("sagemaker").describe_model(ModelName=name) for name in names]
+        described = [self.aws.client("sagemaker").describe_model(ModelName=name) for name in self.models()]
         archives = [each["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").split("/", 1) for each in described]
         read = [needs_of("s3", "GetObject", {"Bucket": bucket, "Key": key}) for bucket, key in archives]
         return {
