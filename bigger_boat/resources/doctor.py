@@ -66,7 +66,16 @@ def local_checks(settings: Settings, warehouse: "Warehouse") -> list[Check]:
     return [
         Check("data folder", lambda: _data_folder(settings)),
         Check("landing zone", lambda: _landing(settings)),
-        Check("Snowflake login" if settings.profile == "aws" else "warehouse", lambda: _warehouse(warehouse)),
+        *_warehouse_checks(settings, warehouse),
+    ]
+
+
+def _warehouse_checks(settings: Settings, warehouse: "Warehouse") -> list[Check]:
+    if settings.profile == "local":
+        return [Check("warehouse", lambda: _warehouse(warehouse))]
+    return [
+        Check("Snowflake login", lambda: _warehouse(warehouse)),
+        Check("Snowflake grants", lambda: warehouse.try_grants(), ("Snowflake login",)),
     ]
 
 

@@ -124,6 +124,26 @@ class SnowflakeWarehouse(Warehouse):
             chunks = cursor.fetch_arrow_batches() if cursor.rowcount else iter(())
             yield pa.RecordBatchReader.from_batches(schema, batches(chunks, schema))
 
+    def try_grants(self) -> str:
+        """Make each kind of thing that loading and dbt make, empty, and drop it again; return what in words.
+
+        Raises WarehouseError with what Snowflake refuses.
+        """
+        self.prepare()
+        raw, marts = (f"{schema}.doctor_{secrets.token_hex(8)}" for schema in (RAW_SCHEMA, self.marts_schema))
+        tries = (
+            ("transient table", raw, "(a integer)"),
+            ("temporary stage", f"{raw}_stage", ""),
+            ("transient table", marts, "(a integer)"),
+            ("view", f"{marts}_view", "as select 1 as a"),
+        )
+        with self._connect() as connection:
+            for kind, name, content in tries:
+                connection.cursor().execute(f"create {kind} {name} {content}")
+                if not kind.startswith("temporary"):  # that goes with the session
+                    connection.cursor().execute(f"drop {kind.rpartition(' ')[2]} {name}")
+        return f"it answers, and lets tables be made in {RAW_SCHEMA.upper()} and {self.marts_schema}"
+
     def dbt_environment(self) -> dict[str, str]:
         return {
             "DBT_SNOWFLAKE_ACCOUNT": self.account,

@@ -246,6 +246,7 @@ def test_a_login_that_is_refused_is_told(tmp_path):
     found = {each.name: each for each in examine(doctor.local_checks(settings, Refusing()))}
     login = found["Snowflake login"]
     assert (login.state, login.to_do) == ("fail", "Give it the public key.")
+    assert found["Snowflake grants"].state == "not tried"
 
 
 def probe(settings: Settings) -> str:

@@ -214,3 +214,22 @@ def test_raw_tables_are_transient_and_clustered_by_day(server, warehouse):
     asked = len(server.entries("statement"))
     warehouse.prepare()  # a role need not have the right to create a schema that is there
     assert not [each for each in server.entries("statement")[asked:] if each.startswith("create")]
+
+
+def test_what_the_role_may_make_is_made_and_dropped_again(warehouse):
+    assert warehouse.try_grants() == "it answers, and lets tables be made in RAW and MARTS"
+    with warehouse.read(
+        "select table_name as t from information_schema.tables where table_name ilike 'doctor%'"
+    ) as left:
+        assert left.read_all().num_rows == 0
+
+
+def test_what_snowflake_refuses_is_told(warehouse, monkeypatch):
+    """The stand-in has no grants: here a table of that name is there already."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "taken")
+    warehouse.prepare()
+    with warehouse._connect() as connection:
+        connection.cursor().execute("create table MARTS.doctor_taken (a integer)")
+    with pytest.raises(WarehouseError, match="already exists") as refused:
+        warehouse.try_grants()
+    assert "docs/snowflake.md has the grants" in refused.value.hint
