@@ -273,6 +273,8 @@ def drift_is_asked_for(seen: Sequence[Evidence]) -> bool:
 def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Each tick says why, per model; the cursor holds what was asked for last."""
     instance, now, memory = context.instance, clock.utc_now(), Memory.from_cursor(context.cursor)
+    graph = context.repository_def.asset_graph
+    select_assets(get_settings().retrain, graph)  # one that cannot be read is told now, not when something is due
     if going := unfinished_runs(instance, get_settings().data_dir):
         return _skip(context, memory, f"Waits for {going[0]}.")
     made = session_days(instance)
@@ -291,12 +293,14 @@ def retraining_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if doubted := sorted(days_in_doubt(instance, blocking_checks(), made)):
         # the data sets would refuse them, and what was asked for once is not asked for again
         return _skip(context, memory, f"{said} But it waits: checks have not passed on {named(doubted)}.")
+    assets = sorted(_assets(graph, due))
+    if not assets:  # asked for nothing, Dagster would make everything
+        return _skip(context, memory, f"{said} But BIGGER_BOAT_RETRAIN leaves out all of it.")
     context.log.info(said)
     for model in due:
         memory = memory.asking(model, evidence[model], now)
     key = "-".join([*due, str(max(evidence[model].newest_record for model in due)), f"{now:%Y%m%dT%H%M}"])
     reason = " ".join(verdicts[model].sentence for model in due)
-    assets = sorted(_assets(context.repository_def.asset_graph, due))
     foreseen = _foreseen(context, assets, made)
     context.log.info(f"It will take {foreseen}")
     request = dg.RunRequest(

@@ -17,6 +17,7 @@ from bigger_boat.automation.retraining import (
     retraining_sensor,
     session_days,
 )
+from bigger_boat.errors import SettingsError
 from bigger_boat.ml.online_decline import Decline
 from bigger_boat.settings import get_settings
 
@@ -218,15 +219,26 @@ def test_a_training_takes_all_that_stands_behind_the_endpoint_and_nothing_else()
     assert "intent_champion" in both
 
 
-def test_what_a_setting_leaves_out_is_not_trained(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def retraining(monkeypatch: pytest.MonkeyPatch):
+    """Have the setting say what is trained, and days pass their checks."""
+
+    def says(selection: str) -> None:
+        set_so = get_settings().model_copy(update={"retrain": selection})
+        monkeypatch.setattr("bigger_boat.automation.retraining.get_settings", lambda: set_so)
+        monkeypatch.setattr("bigger_boat.automation.retraining.days_in_doubt", lambda *_: set())
+
+    return says
+
+
+def test_what_a_setting_leaves_out_is_not_trained(retraining):
     from bigger_boat.automation.retraining import _assets
     from bigger_boat.definitions import defs
 
     graph = defs.resolve_asset_graph()
     everything = _assets(graph, ["recommendation"])
     left_out = {dg.AssetKey("prodb_recommender"), dg.AssetKey("hybrid_recommender")}
-    set_so = get_settings().model_copy(update={"retrain": "not (prodb_recommender or hybrid_recommender)"})
-    monkeypatch.setattr("bigger_boat.automation.retraining.get_settings", lambda: set_so)
+    retraining("not (prodb_recommender or hybrid_recommender)")
     assert _assets(graph, ["recommendation"]) == everything - left_out < everything
 
 
@@ -253,3 +265,28 @@ def test_a_training_waits_for_days_whose_checks_have_not_passed_and_its_evidence
     waits = "But it waits: checks have not passed on 28 days (2026-11-01 to 2026-11-28)."
     assert told.skip_reason.skip_message.endswith(waits)
     assert Memory.from_cursor(told.cursor) == Memory()
+
+
+def test_nothing_is_asked_for_where_the_setting_leaves_out_all_that_is_due(instance, retraining):
+    """Dagster would take a request for no assets for one of all."""
+    from bigger_boat.definitions import defs
+
+    for day in days(1, 28):
+        report(instance, "sessions", day)
+    retraining("sessions")
+    with dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def()) as context:
+        told = retraining_sensor(context)
+    assert not told.run_requests
+    assert told.skip_reason.skip_message.endswith("But BIGGER_BOAT_RETRAIN leaves out all of it.")
+    assert Memory.from_cursor(told.cursor) == Memory(), "it counts as no training"
+
+
+def test_a_setting_that_cannot_be_read_is_told_before_anything_is_due(instance, retraining):
+    from bigger_boat.definitions import defs
+
+    retraining("no_such_model")
+    with (
+        dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def()) as context,
+        pytest.raises(SettingsError, match="'no_such_model' selects no asset"),
+    ):
+        retraining_sensor(context)
