@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.resources.aws import aws_client, aws_in_words
 from bigger_boat.resources.prices import AS_OF, JOB_USD_PER_HOUR, endpoint_usd_per_hour
+from bigger_boat.resources.sagemaker_endpoint import endpoint_name
 from bigger_boat.settings import Settings
 
 _ON_MACHINES = ("STARTING", "RUNNING")
@@ -38,7 +39,7 @@ def _price(usd: float | None) -> str:
 
 def _endpoints(prefix: str) -> Iterator[Running]:
     sagemaker = aws_client("sagemaker")
-    for name in (f"{prefix}-{name}" for name in ENDPOINTS):
+    for name in (endpoint_name(prefix, name) for name in ENDPOINTS):
         with aws_in_words(f"Endpoint {name} cannot be looked at"):
             try:
                 endpoint = sagemaker.describe_endpoint(EndpointName=name)

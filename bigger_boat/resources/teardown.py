@@ -12,7 +12,7 @@ from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.errors import CloudError, SettingsError
 from bigger_boat.resources.aws import aws_client, aws_in_words
 from bigger_boat.resources.platform import platform_stack
-from bigger_boat.resources.sagemaker_endpoint import EndpointShape, SageMakerEndpoint
+from bigger_boat.resources.sagemaker_endpoint import EndpointShape, SageMakerEndpoint, endpoint_name
 from bigger_boat.resources.sagemaker_guards import remove_guards
 from bigger_boat.resources.stacks import Stack
 from bigger_boat.resources.team import team_stack
@@ -32,7 +32,7 @@ class Teardown:
         self._api = Stack(settings.api_stack, tell)
         self._team = team_stack(settings, tell)
         self._platform.poll_s = self._api.poll_s = self._team.poll_s = poll_s
-        names = [f"{settings.endpoint_prefix}-{name}" for name in ENDPOINTS]
+        names = [endpoint_name(settings.endpoint_prefix, name) for name in ENDPOINTS]
         self._endpoints = [SageMakerEndpoint(name, "", "", EndpointShape()) for name in names]
 
     @property
