@@ -41,6 +41,20 @@ def batcher():
     batcher.close()
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """A call counts as quick however busy the machine is."""
+    monkeypatch.setattr(batching, "_QUICK_S", 60.0)
+
+
+async def is_known(batcher: Batcher, predictor: Predictor) -> None:
+    """Let a thread find out how quick a version is, and rest again: the next call is for the event loop to take."""
+    await batcher.answer(predictor, asking("first"))
+    async with asyncio.timeout(120):
+        while batcher._busy_threads:
+            await asyncio.sleep(0.001)
+
+
 def asking(*skus: str, k: int = 5, sessions: int = 1, exclude_seen: bool = False) -> PredictionRequest:
     one = Session(["detail"] * len(skus), list(skus), [-1] * len(skus))
     return PredictionRequest([one] * sessions, [-1] * sessions, k, exclude_seen)
@@ -138,13 +152,13 @@ def test_who_is_gone_is_not_answered(batcher):
     assert batcher.waiting_sessions == 0
 
 
-@pytest.mark.parametrize("is_known", [False, True], ids=["by a thread", "on the event loop"])
-def test_where_all_are_gone_nobody_is_asked_and_the_next_is_answered(batcher, is_known, caplog):
+@pytest.mark.parametrize("known", [False, True], ids=["by a thread", "on the event loop"])
+def test_where_all_are_gone_nobody_is_asked_and_the_next_is_answered(batcher, quick, known, caplog):
     predictor = Predictor()
 
     async def play() -> list:
-        if is_known:
-            await batcher.answer(predictor, asking("first"))
+        if known:
+            await is_known(batcher, predictor)
         tasks = [asyncio.create_task(batcher.answer(predictor, asking(sku))) for sku in "ab"]
         await asyncio.sleep(0)  # each has put its job into the queue; a look at it comes next
         for task in tasks:
@@ -156,12 +170,12 @@ def test_where_all_are_gone_nobody_is_asked_and_the_next_is_answered(batcher, is
     first, second, answered = asyncio.run(play())
     assert [type(one) for one in (first, second)] == [asyncio.CancelledError] * 2
     assert answered["skus"] == ["next"]
-    assert predictor.calls == [1] * (1 + is_known)
+    assert predictor.calls == [1] * (1 + known)
     assert batcher.waiting_sessions == 0
     assert not caplog.records, "a fault in the event loop's own turn is only logged"
 
 
-def test_what_is_left_of_a_quick_turn_has_a_thread_where_it_is_quick_no_more(batcher, monkeypatch):
+def test_what_is_left_of_a_quick_turn_has_a_thread_where_it_is_quick_no_more(batcher, quick, monkeypatch):
     """The first call takes its time; what could not share it must not be held on the event loop, nor forgotten."""
     predictor, here = Predictor(), threading.get_ident()
     answer = Predictor.predict
@@ -171,7 +185,7 @@ def test_what_is_left_of_a_quick_turn_has_a_thread_where_it_is_quick_no_more(bat
         return answer(self, request)
 
     async def play() -> list:
-        await batcher.answer(predictor, asking("first"))
+        await is_known(batcher, predictor)
         monkeypatch.setattr(Predictor, "predict", slower_from_now_on)
         async with asyncio.timeout(120):
             return await together(batcher, [(predictor, asking(*"abc", k=1 + number)) for number in range(3)])
@@ -205,11 +219,11 @@ async def together(batcher: Batcher, requests: list) -> list:
     return await asyncio.gather(*(batcher.answer(which, request) for which, request in requests))
 
 
-def test_a_version_known_to_be_quick_is_asked_on_the_event_loop_for_all_that_was_read(batcher):
+def test_a_version_known_to_be_quick_is_asked_on_the_event_loop_for_all_that_was_read(batcher, quick):
     predictor, here = Predictor(), threading.get_ident()
 
     async def ask() -> list:
-        await batcher.answer(predictor, asking("nobody knows yet how quick it is"))
+        await is_known(batcher, predictor)
         return await together(batcher, [(predictor, asking(sku)) for sku in "abcde"])
 
     answers = asyncio.run(ask())
@@ -219,13 +233,13 @@ def test_a_version_known_to_be_quick_is_asked_on_the_event_loop_for_all_that_was
     assert predictor.threads[1] == here
 
 
-def test_rules_and_versions_are_never_in_one_call_on_the_event_loop_either(batcher):
+def test_rules_and_versions_are_never_in_one_call_on_the_event_loop_either(batcher, quick):
     old, new = Predictor("old"), Predictor("new")
     requests = [((old, new)[number % 2], asking(*"abc", k=1 + number % 3)) for number in range(8)]
 
     async def ask() -> list:
         for predictor in (old, new):
-            await batcher.answer(predictor, asking("first"))
+            await is_known(batcher, predictor)
         return await together(batcher, requests)
 
     answers = asyncio.run(ask())
@@ -235,11 +249,11 @@ def test_rules_and_versions_are_never_in_one_call_on_the_event_loop_either(batch
 
 
 @pytest.mark.parametrize("request_", [asking("a", sessions=9), asking(*["a"] * 257)], ids=["sessions", "events"])
-def test_a_large_call_has_a_thread(batcher, request_):
+def test_a_large_call_has_a_thread(batcher, quick, request_):
     predictor = Predictor()
 
     async def ask() -> None:
-        await batcher.answer(predictor, asking("first"))
+        await is_known(batcher, predictor)
         await batcher.answer(predictor, request_)
 
     asyncio.run(ask())
@@ -272,11 +286,11 @@ def test_a_queue_of_threads_only_is_never_answered_on_the_event_loop():
     assert threading.get_ident() not in predictor.threads
 
 
-def test_a_fault_on_the_event_loop_is_one_requests_too(batcher):
+def test_a_fault_on_the_event_loop_is_one_requests_too(batcher, quick):
     predictor = Predictor()
 
     async def ask() -> list:
-        await batcher.answer(predictor, asking("first"))
+        await is_known(batcher, predictor)
         asked = (batcher.answer(predictor, asking(sku)) for sku in ("a", BAD, "c"))
         return await asyncio.gather(*asked, return_exceptions=True)
 
