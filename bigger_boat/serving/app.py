@@ -222,7 +222,7 @@ class _Application:
         if predictions is None:
             record.endpoint, record.model, record.version = served.names()
             predictions = await self._require(served, asked, record)
-        record.answered = asked, predictions
+        record.answered, record.answered_at_s = (asked, predictions), clock.timestamp()
         if rival and rival.shadow:
             self._shadows.follow(rival, asked, predictions, record.request_id)
         answer = format_answer(record.model, record.version, record.request_id, predictions)
@@ -268,7 +268,7 @@ class _Application:
 def _when(record: Record) -> dict[str, Any]:
     """Return what SageMaker's data capture does not note by itself: when, to the millisecond, and after how long."""
     latency_ms = (time.perf_counter() - record.began) * 1000
-    return {"answered_at_ms": int(clock.timestamp() * 1000), "latency_ms": round(latency_ms, 3)}
+    return {"answered_at_ms": int(record.answered_at_s * 1000), "latency_ms": round(latency_ms, 3)}
 
 
 def _shadow_of(name: str) -> str:

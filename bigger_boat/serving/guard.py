@@ -20,7 +20,6 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
-from bigger_boat import clock
 from bigger_boat.errors import RequestError
 from bigger_boat.serving.answered import Answered
 from bigger_boat.serving.collect import CollectOptions
@@ -84,7 +83,11 @@ class ServerOptions:
 
 @dataclass(slots=True)
 class Record:
-    """What is logged and counted of a request. ``answered``, for the log of answers, holds what a shopper did."""
+    """What is logged and counted of a request.
+
+    ``answered``, for the log of answers, holds what a shopper did; ``answered_at_s`` is when the answer was there,
+    before it is sent: whoever has it can say what came later.
+    """
 
     request_id: str
     began: float = field(default_factory=time.perf_counter)
@@ -94,6 +97,7 @@ class Record:
     version: str | None = None
     sessions: int | None = None
     answered: tuple[PredictionRequest, Sequence[Mapping[str, Any]]] | None = None
+    answered_at_s: float = 0.0
 
 
 class Guard:
@@ -234,7 +238,7 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
 def _answered(record: Record, seconds: float) -> Answered:
     asked, predictions = record.answered
     names = record.request_id, record.route, record.endpoint, record.model, record.version
-    return Answered(*names, asked, predictions, seconds, clock.timestamp())
+    return Answered(*names, asked, predictions, seconds, record.answered_at_s)
 
 
 def _log(record: Record, method: str, status: int, seconds: float) -> None:

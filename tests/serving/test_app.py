@@ -1,12 +1,16 @@
 """The application without a socket: what it starts, and that it goes on answering while it finishes."""
 
 import asyncio
+import json
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
+from bigger_boat import clock
 from bigger_boat.serving import app as app_module
 from bigger_boat.serving.app import create_app
 from bigger_boat.serving.contract import PredictionRequest
@@ -28,8 +32,8 @@ class Predictor:
         return [{"purchase_probability": 0.5, "unknown_actions": []} for _ in request.sessions]
 
 
-async def get(app, path: str, query: bytes) -> int:
-    """Return the status of a request."""
+async def get(app, path: str, query: bytes, on_sent: Callable[[], None] = lambda: None) -> int:
+    """Return the status of a request; ``on_sent`` is called as soon as a part of its answer is."""
     sent: list[dict] = []
 
     async def receive() -> dict:
@@ -37,6 +41,7 @@ async def get(app, path: str, query: bytes) -> int:
 
     async def send(message: dict) -> None:
         sent.append(message)
+        on_sent()
 
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": [], "root_path": ""}
     scope |= {"scheme": "http", "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "http_version": "1.1"}
@@ -66,6 +71,25 @@ def test_a_request_of_the_public_api_is_answered_while_the_server_finishes(tmp_p
         return await asked
 
     assert asyncio.run(play()) == 200
+
+
+def test_an_answer_is_of_the_time_before_it_was_sent(tmp_path, monkeypatch):
+    """What a shopper does next is later, also where the server gets to its log only then."""
+    moments = [time.time()]
+    monkeypatch.setattr(clock, "timestamp", lambda: moments[-1])
+    predictor = Predictor()
+    predictor.gate.set()
+    host = EndpointsHost(tmp_path, verify=lambda _predictor: None)
+    monkeypatch.setattr(host, "served", lambda _name: Served(predictor))
+
+    async def play() -> int:
+        app = create_app(host, ServerOptions(predictions_dir=tmp_path / "predictions"))
+        async with app.router.lifespan_context(app):
+            return await get(app, "/predict", b"x=view", on_sent=lambda: moments.append(moments[0] + 60))
+
+    assert asyncio.run(play()) == 200
+    [file] = (tmp_path / "predictions").glob("intent/*/*")
+    assert json.loads(file.read_text())["answered_at_ms"] == int(moments[0] * 1000)
 
 
 @pytest.mark.parametrize("is_bundle", [True, False], ids=["one bundle", "endpoints"])
