@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 from _measure import print_result
-from serving import HERE, PRODUCTS, make_bundle, requests
+from serving import HERE, PRODUCTS, make_bundle, popularity, requests
 
 from bigger_boat.ml.bundle import Bundle
 from bigger_boat.resources.local_endpoint_host import LocalEndpointHost
@@ -88,7 +88,7 @@ def measure(port: int, process: psutil.Process, seconds: float, loads: Sequence[
 def run(folder: Path, seconds: float, rounds: int) -> dict[str, list[dict]]:
     """Return the measurements by what was measured, one a round."""
     bundle, asked, collected = make_bundle(folder / "bundles"), folder / "asked", folder / "collected"
-    pool = requests([f"{number:064x}" for number in range(PRODUCTS)], 1_024, 11)
+    pool = requests([f"{number:064x}" for number in range(PRODUCTS)], popularity(), 1_024, 11)
     asked.write_text("\n".join(json.dumps(one) for one in pool))
     collected.write_text("\n".join(collected_bodies()))
     found: dict[str, list[dict]] = {"logged": [], "not logged": [], "beside collecting": [], "collected": []}

@@ -1,9 +1,10 @@
 """How fast one process answers which products come next, beside two servers as most would write them.
 
-    python benchmarks/serving.py [--seconds 4] [--write]
+    python benchmarks/serving.py [--seconds 4] [--recommender hybrid_recommender] [--write]
 
 66,000 products, top 20, the real command (``serve --bundle``) over loopback, load from a process of its own.
-``--write`` puts the table into docs/performance.md. Server and load generator share the machine's cores.
+``--write`` puts the recommender's table into docs/performance.md. Server and load generator share the machine's cores.
+Models are as large as trained ones at size full, their numbers random: speed does not depend on what they say.
 """
 
 import argparse
@@ -24,15 +25,21 @@ from _measure import commit, machine, print_result
 
 from bigger_boat.ml.bundle import Bundle, write_bundle
 from bigger_boat.ml.golden import compare_golden
+from bigger_boat.ml.hybrid_export import export_hybrid, export_lstm
+from bigger_boat.ml.hybrid_recommender import CONTEXTS, PARTS, HybridConfig, HybridModel
+from bigger_boat.ml.item_sequences import ItemVocabulary
 from bigger_boat.ml.knn_recommender import KnnConfig, KnnModel
+from bigger_boat.ml.lstm_recommender import LstmConfig, LstmModel, LstmWeights
 from bigger_boat.ml.prod2vec import ProductEmbeddings
+from bigger_boat.ml.ranking import Ranker
 from bigger_boat.ml.recommender_export import export_knn
+from bigger_boat.ml.repeats import REPEAT_CLASSES
+from bigger_boat.ml.time_gaps import GAP_BUCKETS
 from bigger_boat.serving import client
 from bigger_boat.serving.published import replace_file
 
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- serving: written by benchmarks/serving.py -->", "<!-- end of serving -->"
 PRODUCTS, DIMENSIONS, K = 66_000, 48, 20
 CLIENTS = (1, 8, 32, 128)
 WAYS = {
@@ -43,27 +50,67 @@ WAYS = {
 _START_TIMEOUT_S = 120
 
 
-def make_bundle(root: Path) -> Bundle:
-    """Write a kNN bundle over 66,000 products with random vectors: speed does not depend on what they say."""
+def make_bundle(root: Path, kind: str = "knn_recommender") -> Bundle:
+    """Write a bundle over 66,000 products, its model at random."""
     generator = np.random.default_rng(1)
     skus = [f"{number:064x}" for number in range(PRODUCTS)]  # as long as the challenge's
-    counts = np.sort(generator.zipf(1.6, PRODUCTS).clip(max=100_000))[::-1].copy()
-    vectors = generator.normal(size=(PRODUCTS, DIMENSIONS)).astype(np.float32)
-    model = KnnModel(ProductEmbeddings(skus, counts, vectors), KnnConfig())
-    golden = [{"request": request, "predictions": offline(model, request)} for request in requests(skus, 16, 7)]
-    export = lambda directory: export_knn(model, directory)  # noqa: E731
-    return write_bundle(root, name="recommendation", kind="knn_recommender", export=export, golden=golden, info={})
+    counts = popularity()
+    make, export_of = MODELS[kind]
+    model = make(skus, counts, generator)
+    asked = requests(skus, counts, 16, 7)
+    golden = [{"request": request, "predictions": offline(model, request)} for request in asked]
+    export = lambda directory: export_of(model, directory)  # noqa: E731
+    return write_bundle(root, name="recommendation", kind=kind, export=export, golden=golden, info={})
 
 
-def requests(skus: list[str], count: int, seed: int) -> list[dict]:
-    """Return requests of one session each, of 1 to 17 products, 4 on average; every other one excludes them."""
+def random_knn(skus: list[str], counts: np.ndarray, generator: np.random.Generator) -> KnnModel:
+    vectors = generator.normal(size=(len(skus), DIMENSIONS)).astype(np.float32)
+    return KnnModel(ProductEmbeddings(skus, counts, vectors), KnnConfig())
+
+
+def random_lstm(skus: list[str], counts: np.ndarray, generator: np.random.Generator) -> LstmModel:
+    config, (v, d) = LstmConfig.full(), (len(skus), DIMENSIONS)
+    u = config.units
+    items = (v, d), (v,), (REPEAT_CLASSES,), (d,), (GAP_BUCKETS, d)
+    shapes = *items, (d, 4 * u), (u, 4 * u), (4 * u,), (u, d), (d,)
+    weights = LstmWeights(*((0.1 * generator.normal(size=shape)).astype(np.float32) for shape in shapes))
+    return LstmModel(ItemVocabulary(skus, counts), weights, config.longest)
+
+
+def random_hybrid(skus: list[str], counts: np.ndarray, generator: np.random.Generator) -> HybridModel:
+    """As many past sessions as the index keeps, products by their counts: the popular ones are in very many."""
+    lstm, config = random_lstm(skus, counts, generator), HybridConfig.full()
+    lengths = generator.geometric(0.2, config.index.sessions).clip(2, config.index.items_per_session)
+    shown = generator.choice(len(skus), lengths.sum(), p=counts / counts.sum())
+    names = [skus[row] for row in shown]
+    starts = np.cumsum(lengths) - lengths
+    sessions = [names[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+    return HybridModel.of(sessions, lstm, config, generator.uniform(0.1, 1, (CONTEXTS, len(PARTS))))
+
+
+MODELS = {
+    "knn_recommender": (random_knn, export_knn),
+    "lstm_recommender": (random_lstm, export_lstm),
+    "hybrid_recommender": (random_hybrid, export_hybrid),
+}
+
+
+def popularity() -> np.ndarray:
+    """Return counts of the products, falling: a few are in very many sessions."""
+    return np.sort(np.random.default_rng(1).zipf(1.6, PRODUCTS).clip(max=100_000))[::-1].copy()
+
+
+def requests(skus: list[str], counts: np.ndarray, count: int, seed: int) -> list[dict]:
+    """Return requests of one session each, of 1 to 17 products by their counts, 4 on average; every other one excludes
+    them."""
     generator = np.random.default_rng(seed)
     lengths = generator.geometric(0.25, count).clip(max=17)
-    sessions = [[skus[i] for i in generator.integers(0, len(skus), length)] for length in lengths]
+    share = counts / counts.sum()
+    sessions = [[skus[row] for row in generator.choice(len(skus), length, p=share)] for length in lengths]
     return [{"sessions": [s], "k": K, "exclude_seen": bool(row % 2)} for row, s in enumerate(sessions)]
 
 
-def offline(model: KnnModel, request: dict) -> list[dict]:
+def offline(model: Ranker, request: dict) -> list[dict]:
     """Return the contract's predictions as the model computes them without the graph."""
     session = request["sessions"][0]
     recent = np.array([[model.vocabulary.rows[sku] for sku in reversed(session)]], dtype=np.int32)
@@ -130,19 +177,19 @@ def measure(port: int, clients: int, seconds: float, bodies: Path, server: psuti
     return {**result, "cpu_ms": used / answered * 1000, "memory_mib": server.memory_info().rss / 2**20}
 
 
-def run(seconds: float) -> list[dict]:
-    """Return one row per way, exclusion and number of clients."""
+def run(seconds: float, kind: str) -> list[dict]:
+    """Return one row per way, exclusion and number of clients; of other recommenders than kNN without the naive way."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = make_bundle(folder / "bundles")
-        pool = requests([f"{number:064x}" for number in range(PRODUCTS)], 1_024, 11)
+        bundle = make_bundle(folder / "bundles", kind)
+        pool = requests([f"{number:064x}" for number in range(PRODUCTS)], popularity(), 1_024, 11)
         files = {}
         for exclude_seen in (False, True):
             files[exclude_seen] = folder / f"bodies-{exclude_seen}"
             bodies = [json.dumps({**request, "exclude_seen": exclude_seen}) for request in pool]
             files[exclude_seen].write_text("\n".join(bodies))
-        for way in WAYS:
+        for way in WAYS if kind == "knn_recommender" else ("ours", "one_by_one"):
             with serving(way, bundle, folder) as (port, started_s, process):
                 for exclude_seen in (False, True) if way == "ours" else (False,):
                     for clients in CLIENTS if way != "naive" else (1, 32):
@@ -165,31 +212,35 @@ def table(rows: list[dict]) -> str:
         cells += [f"{row['per_s']:,.0f}", *(f"{row[p]:.1f}" for p in ("p50", "p90", "p99")), f"{row['cpu_ms']:.2f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", "| server | start to first answer, s | resident memory under load, MiB |", "|---|---|---|"]
-    for way, text in WAYS.items():
-        last = [row for row in rows if row["way"] == way][-1]
-        lines.append(f"| {text} | {last['start_s']:.1f} | {last['memory_mib']:.0f} |")
+    for way, last in {row["way"]: row for row in rows}.items():
+        lines.append(f"| {WAYS[way]} | {last['start_s']:.1f} | {last['memory_mib']:.0f} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--recommender", choices=MODELS, default="knn_recommender")
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
-    rows = run(asked.seconds)
+    rows = run(asked.seconds, asked.recommender)
+    name = asked.recommender.removesuffix("_recommender")
     by = {(row["way"], row["exclude_seen"], row["clients"]): row for row in rows}
     for clients in CLIENTS:
         ours, peer = by["ours", False, clients], by["one_by_one", False, clients]
         more = {name: ours[name] for name in ("p50", "p90", "p99")}
         ratio = ours["per_s"] / peer["per_s"]
-        print_result(f"serving_{clients}_clients", ours["per_s"], "requests/s", WAYS["one_by_one"], ratio, **more)
-    ours, naive = by["ours", False, 32], by["naive", False, 32]
-    ratio = ours["per_s"] / naive["per_s"]
-    print_result("serving_32_clients_naive", ours["per_s"], "requests/s", WAYS["naive"], ratio)
+        print_result(
+            f"serving_{name}_{clients}_clients", ours["per_s"], "requests/s", WAYS["one_by_one"], ratio, **more
+        )
+    if naive := by.get(("naive", False, 32)):
+        ours = by["ours", False, 32]
+        ratio = ours["per_s"] / naive["per_s"]
+        print_result("serving_32_clients_naive", ours["per_s"], "requests/s", WAYS["naive"], ratio)
     if asked.write:
-        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        replace_file(DOCUMENT, f"{before}{BEGIN}\n{table(rows)}\n{END}{after}".encode())
+        begin, end = f"<!-- serving {name}: written by benchmarks/serving.py -->", f"<!-- end of serving {name} -->"
+        before, rest = DOCUMENT.read_text().split(begin, 1)
+        replace_file(DOCUMENT, f"{before}{begin}\n{table(rows)}\n{end}{rest.split(end, 1)[1]}".encode())
 
 
 if __name__ == "__main__":

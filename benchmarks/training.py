@@ -157,8 +157,10 @@ def train_once(what: str, sessions: int) -> None:
     products = np.array([f"{number:064x}" for number in range(66_000)])
     if what == "prod2vec":
         lengths = np.minimum(generator.geometric(1 / 6, sessions // 3), 50)
-        lists = pl.Series(np.split(products[generator.zipf(1.3, lengths.sum()) % 66_000], np.cumsum(lengths)[:-1]))
-        train_prod2vec(lists.to_list(), Prod2VecConfig(dim=VECTOR_SIZE, epochs=1, seed=None))
+        rows = pl.Series(np.repeat(np.arange(len(lengths)), lengths))
+        shown = pl.Series(products)[generator.zipf(1.3, lengths.sum()) % len(products)]
+        items = pl.DataFrame({"row": rows, "items": shown}).group_by("row", maintain_order=True).agg("items")["items"]
+        train_prod2vec(items.to_list(), Prod2VecConfig(dim=VECTOR_SIZE, epochs=1, seed=None))
         return
     frame = made_up_carts(generator, products, sessions // 20)
     vectors = generator.normal(size=(len(products), VECTOR_SIZE)).astype(np.float32)

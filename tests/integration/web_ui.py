@@ -140,7 +140,7 @@ class WebUI:
         deadline = time.monotonic() + PATIENCE_S
         while not (found := what()):
             assert time.monotonic() < deadline, "What was waited for did not come."
-            time.sleep(0.3)
+            time.sleep(0.5)
         return found
 
     def end_of(self, run_id: str) -> str:
