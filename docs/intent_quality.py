@@ -178,6 +178,7 @@ def judged(test: pl.DataFrame) -> dict:
                 int(cut): {
                     "auc": auc(labels[cuts == cut], each[cuts == cut]),
                     "calibration_error": calibration_error(labels[cuts == cut], each[cuts == cut]),
+                    "calibration_error_from_truth": calibration_error(values[TRUTH][cuts == cut], each[cuts == cut]),
                 }
                 for cut in INTENT_CUTS
             },
@@ -225,8 +226,14 @@ def page(result: dict) -> str:
         f"| events after the add | {' | '.join(map(str, INTENT_CUTS))} |",
         "|---" * (len(INTENT_CUTS) + 1) + "|",
     ]
-    for score, shown in (("auc", "AUC"), ("calibration_error", "calibration error")):
-        for name in (LSTM, FEATURE_TREES, TREES, COUNTS, TRUTH):
+    everybody = (LSTM, FEATURE_TREES, TREES, COUNTS, TRUTH)
+    rows = (
+        ("auc", "AUC", everybody),
+        ("calibration_error", "calibration error", everybody),
+        ("calibration_error_from_truth", "calibration error, from the truth", everybody[:-1]),
+    )
+    for score, shown, names in rows:
+        for name in names:
             cells = " | ".join(f"{models[name]['by_cut'][cut][score]:.3f}" for cut in INTENT_CUTS)
             lines.append(f"| {shown}: {name} | {cells} |")
     told = [
