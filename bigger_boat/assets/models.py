@@ -201,7 +201,7 @@ def prodb_recommender(
     io_manager_key=ADDRESS_IO,
     owners=ML_OWNERS,
     kinds={"python", "tensorflow"},
-    code_version="2",
+    code_version="3",
 )
 def hybrid_recommender(
     config: HybridOverrides,

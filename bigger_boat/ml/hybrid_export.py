@@ -17,7 +17,7 @@ from bigger_boat.ml.lstm_recommender import LstmModel, LstmWeights
 from bigger_boat.ml.recommender_export import export_recommender
 from bigger_boat.ml.repeat_calibration import RepeatCalibration
 from bigger_boat.ml.repeats import REPEAT_CLASSES
-from bigger_boat.ml.session_index import SessionIndex
+from bigger_boat.ml.session_index import IndexConfig, SessionIndex
 from bigger_boat.ml.time_gaps import GAP_EDGES_S, NO_GAP
 
 ARRAYS = tuple(one.name for one in fields(LstmWeights) if one.name != "item_bias")
@@ -230,25 +230,23 @@ class _Index:
         import tensorflow as tf
 
         recent = recent[:, : self.config.longest]
-        cells = tf.shape(recent)[0] * self.width
         found = []
-        for name, (where, values) in zip(SHARES, self._parts(recent), strict=True):
-            sums = tf.math.unsorted_segment_sum(values, where, cells)
-            totals = tf.reduce_sum(tf.reshape(sums, [-1, self.width]), axis=1)
-            named = tf.where(sums > 0)[:, 0]
+        for names, (cells, values) in ((SHARES[:2], self._neighbours(recent)), (SHARES[2:], self._rules(recent))):
+            named, place = tf.unique(cells)
+            sums = tf.math.unsorted_segment_sum(values, place, tf.size(named))
             owners = named // self.width
-            shares = tf.gather(sums, named) / tf.gather(totals, owners)
-            found.append((named, tf.math.log1p(shares / SMALLEST_SHARE) * tf.gather(part[name], owners)))
+            totals = tf.math.unsorted_segment_sum(sums, owners, tf.shape(recent)[0])
+            logs = tf.math.log1p(sums / tf.gather(totals, owners) / SMALLEST_SHARE)
+            weights = tf.gather(tf.stack([part[name] for name in names], axis=1), owners)
+            found.append((named, tf.reduce_sum(logs * weights, axis=1)))
         return tuple(tf.concat(each, axis=0) for each in zip(*found, strict=True))
 
-    def _parts(self, recent):
-        """Return flat cells and values of ``beside``, ``behind`` and ``rules``."""
+    def _neighbours(self, recent):
+        """Return flat cells (n,) of (B, V) and values (n, 2) of ``beside`` and ``behind``, to be summed by cell."""
         import tensorflow as tf
 
         config = self.config
-        items, inverse_sizes, sessions_of, places, session_offsets, consequents, rule_weights, rule_offsets = (
-            self.variables
-        )
+        items, inverse_sizes, sessions_of, places, session_offsets, *_ = self.variables
         owners, ages, flat, asked = _asked(session_offsets, recent, _first_places(recent))
         keys = tf.gather(owners, asked) * self.count + tf.cast(tf.gather(sessions_of, flat), tf.int64)
         unique, inverse = tf.unique(keys)
@@ -261,18 +259,30 @@ class _Index:
         pair_owners, sessions = unique // self.count, unique % self.count
         weights = tf.square(similarity) * tf.gather(inverse_sizes, sessions)
         weights *= tf.exp(-tf.cast(age, tf.float32) / config.match_decay)
-        rows = tf.gather(items, sessions)
-        steps = tf.range(tf.shape(rows)[1])[None, :] - place[:, None]
-        apart = tf.cast(tf.maximum(tf.abs(steps) - 1, 0), tf.float32)
-        way = tf.where(steps > 0, 1.0, config.before) * tf.exp(-apart / config.distance)
-        held = rows >= 0
-        cells = tf.boolean_mask(pair_owners[:, None] * self.width + tf.cast(rows, tf.int64), held)
-        yield cells, tf.boolean_mask(tf.broadcast_to(weights[:, None], tf.shape(rows)), held)
-        yield cells, tf.boolean_mask(weights[:, None] * way, held)
+        rows = tf.reshape(tf.gather(items, sessions), [-1])
+        held = tf.cast(tf.where(rows >= 0)[:, 0], tf.int32)  # most sessions are shorter than the table is wide
+        pair, step = held // config.items_per_session, held % config.items_per_session
+        way = tf.gather(_ways(config), step - tf.gather(place, pair) + config.items_per_session)
+        weights = tf.gather(weights, pair)
+        cells = tf.gather(pair_owners, pair) * self.width + tf.cast(tf.gather(rows, held), tf.int64)
+        return cells, tf.stack([weights, weights * way], axis=1)
+
+    def _rules(self, recent):
+        """Return flat cells (n,) of (B, V) and values (n, 1) of ``rules``, to be summed by cell."""
+        import tensorflow as tf
+
+        *_, consequents, rule_weights, rule_offsets = self.variables
         owners, ages, flat, asked = _asked(rule_offsets, recent, recent >= 0)
-        fade = tf.pow(config.rules_decay, tf.cast(tf.gather(ages, asked), tf.float32))
+        fade = tf.pow(self.config.rules_decay, tf.cast(tf.gather(ages, asked), tf.float32))
         cells = tf.gather(owners, asked) * self.width + tf.cast(tf.gather(consequents, flat), tf.int64)
-        yield cells, tf.gather(rule_weights, flat) * fade
+        return cells, (tf.gather(rule_weights, flat) * fade)[:, None]
+
+
+def _ways(config: IndexConfig) -> np.ndarray:
+    """Return what ``behind`` counts of an item so many steps behind the shared one, from -items_per_session on."""
+    steps = np.arange(-config.items_per_session, config.items_per_session)
+    apart = np.maximum(np.abs(steps) - 1, 0)
+    return (np.where(steps > 0, 1.0, config.before) * np.exp(-apart / config.distance)).astype(np.float32)
 
 
 def _asked(offsets, recent, chosen):

@@ -51,7 +51,7 @@ class HybridConfig:
     @classmethod
     def quick(cls) -> "HybridConfig":
         """Seconds on two cores."""
-        return cls(index=IndexConfig(sessions_per_item=100), judged_predictions=600, candidates=30)
+        return cls(judged_predictions=600, candidates=30)
 
     @classmethod
     def full(cls) -> "HybridConfig":

@@ -28,7 +28,7 @@ class IndexConfig:
     """
 
     longest: int = 10
-    sessions_per_item: int = 300
+    sessions_per_item: int = 100
     sessions: int = 500_000
     items_per_session: int = 15
     position_decay: float = 4.0
