@@ -60,10 +60,20 @@ def test_without_a_prediction_there_is_nothing_to_measure():
         Benchmark(sessions_of("ab", "ab"), sessions_of("ax", "b"), **FAST)
 
 
-def test_every_method_is_measured_beside_the_others():
-    train = sessions_of(*["ab", "bc", "ca", "abc"] * 10)
-    steps = []
+def measured() -> tuple[dict, list[tuple]]:
+    """Return the result of every method on a few clicks, and what was told on the way."""
+    train, steps = sessions_of(*["ab", "bc", "ca", "abc"] * 10), []
     result = Benchmark(train, sessions_of("ab", "bca"), **FAST).run(progress=lambda *step: steps.append(step))
+    return result, steps
+
+
+@pytest.fixture(scope="module")
+def measured_once() -> tuple[dict, list[tuple]]:
+    return measured()
+
+
+def test_every_method_is_measured_beside_the_others(measured_once):
+    result, steps = measured_once
     assert [row["recommender"] for row in result["results"]] == [*LADDER, *NEIGHBOURS, *CANDIDATES]
     assert [step[0] for step in steps] == [*LADDER, *NEIGHBOURS, *CANDIDATES]
     assert {row["kind"] for row in result["results"][:-4]} == {"ladder"}
@@ -93,16 +103,11 @@ def test_every_method_is_measured_beside_the_others():
     assert all(name in text for name in (*LADDER, *NEIGHBOURS, "hybrid_recommender minus vsknn"))
 
 
-@pytest.mark.slow
-def test_the_same_clicks_give_the_same_figures():
-    train, test = sessions_of(*["abcd", "bcd", "dca"] * 8), sessions_of("abc", "dcb")
-    methods = [*LADDER, *NEIGHBOURS, *CANDIDATES]
+def test_the_same_clicks_give_the_same_figures(measured_once):
+    def figures(result):
+        return [{name: value for name, value in row.items() if name != "cpu_s"} for row in result["results"]]
 
-    def figures():
-        rows = Benchmark(train, test, **FAST).run(only=methods)["results"]
-        return [{name: value for name, value in row.items() if name != "cpu_s"} for row in rows]
-
-    assert figures() == figures()
+    assert figures(measured()[0]) == figures(measured_once[0])
 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path):
