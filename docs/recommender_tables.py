@@ -8,6 +8,7 @@ figures, except CPU seconds.
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from dataclasses import replace
@@ -23,7 +24,7 @@ from bigger_boat.ml.benchmark import Benchmark, split_by_time  # noqa: E402
 from bigger_boat.ml.lstm_recommender import LstmConfig  # noqa: E402
 from bigger_boat.ml.prod2vec import Prod2VecConfig  # noqa: E402
 
-PAGE = ROOT / "docs" / "recommenders.md"
+PAGE, OVERVIEW = ROOT / "docs" / "recommenders.md", ROOT / "docs" / "models.md"
 END = date(2026, 11, 22)
 METHODS = (
     "popularity",
@@ -101,11 +102,36 @@ def interval(row: dict, name: str, sign: str = "") -> str:
 
 
 def write(shop: str, text: str) -> None:
-    """Put a table between its markers in the page."""
-    page, end = PAGE.read_text(), f"<!-- end of {shop} -->"
-    start = f"<!-- {shop}: written by docs/recommender_tables.py -->"
-    before, rest = page.split(start, 1)
-    PAGE.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}")
+    """Put a table between its markers in the page, and both shops' in short into the overview of all models."""
+    replace_between(PAGE, shop, text)
+    replace_between(OVERVIEW, "recommenders", overview())
+
+
+def replace_between(page: Path, name: str, text: str) -> None:
+    before, _, after = parts_of(page, name)
+    page.write_text(f"{before}\n{text}\n{after}")
+
+
+def parts_of(page: Path, name: str) -> tuple[str, str, str]:
+    """Return what stands before the end of the first marker, between the two, and from the second on."""
+    start, end = f"<!-- {name}: written by docs/recommender_tables.py -->", f"<!-- end of {name} -->"
+    before, rest = page.read_text().split(start, 1)
+    between, after = rest.split(end, 1)
+    return before + start, between, end + after
+
+
+def overview() -> str:
+    """Return HR@20 and MRR@20 of every method on both shops, as Markdown."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for shop in SHOPS:
+        for line in parts_of(PAGE, shop)[1].splitlines():
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            if len(cells) == 6 and re.match(r"0\.", cells[0]):
+                rows.setdefault(name, {})[shop] = [cell.split()[0] for cell in cells[:2]]
+    lines = [f"| | {' | '.join(f'`{shop}` HR@20 | MRR@20' for shop in SHOPS)} |", "|---" * (1 + 2 * len(SHOPS)) + "|"]
+    for name in sorted(rows, key=METHODS.index):
+        lines.append(f"| {name} | {' | '.join(' | '.join(rows[name].get(shop, ['', ''])) for shop in SHOPS)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
