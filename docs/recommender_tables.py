@@ -2,8 +2,7 @@
 
     python docs/recommender_tables.py
 
-Without ProdB, which was not timed, yoochoose takes about ten minutes of CPU and challenge, whose LSTM goes on for more
-epochs, about twenty. --shop measures one of them and keeps the other's table. The same machine and seed give the same
+yoochoose takes about half an hour of CPU and challenge forty minutes, of which the LSTM and ProdB have most. --shop measures one of them and keeps the other's table. The same machine and seed give the same
 figures, except CPU seconds.
 """
 
