@@ -34,6 +34,7 @@ from bigger_boat.resources.secrets import secret_text
 from bigger_boat.resources.stacks import Stack
 from bigger_boat.resources.team import SETTINGS_KEY, _told, settings_file, update_team
 from bigger_boat.resources.teardown import Teardown
+from bigger_boat.resources.warehouse import WAREHOUSE_POOL
 from bigger_boat.settings import AWS_SETTINGS, BATCH_SETTINGS, Settings, load_settings
 
 PLANTED = "planted-4711-secret"  # conftest plants it as the key of this process, too
@@ -112,6 +113,9 @@ def scene(aws, tmp_path_factory):
         patch.delenv("BIGGER_BOAT_INSTANCE")
         with dg.DagsterInstance.get() as instance:
             made.instance = instance
+            # The daemon makes the pool of a run's first steps, as all of the real graph are. Here it is the second
+            # step's: two runs would make it at once, after which Dagster goes on in a transaction that failed.
+            instance.event_log_storage.initialize_concurrency_limit_to_default(WAREHOUSE_POOL)
             with recording() as made.needs:
                 made.runs = run_twice(instance)
             for thread in tasks.threads:  # a run has ended before its process has
