@@ -4,7 +4,8 @@
 
 66,000 products, top 20, the real command (``serve --bundle``) over loopback, load from a process of its own.
 ``--write`` puts the recommender's table into docs/performance.md. Server and load generator share the machine's cores.
-Models are as large as trained ones at size full, their numbers random: speed does not depend on what they say.
+Models are as large as trained ones at size full, their numbers random: speed does not depend on what they say, but the
+hybrid's does on how many past sessions a product has, so products are in sessions and requests by their popularity.
 """
 
 import argparse

@@ -74,12 +74,8 @@ def test_the_web_uis_runs_beside_each_other_and_other_processes(four_days, tmp_p
     """One web UI for all of it, over a landed shop of which nothing is made."""
     root = tmp_path / "data"
     shutil.copytree(four_days / "landing", root / "landing")
-    settings = {
-        "BIGGER_BOAT_AUTOMATION": "off",  # the runs here are a person's
-        "BIGGER_BOAT_CLOCK_FILE": str(played_clock),  # sensors look often
-        "BIGGER_BOAT_MAX_WORKERS": "1",  # a run is one process
-    }
-    with web_ui(root, **settings) as ui:
+    settings = {"BIGGER_BOAT_AUTOMATION": "off", "BIGGER_BOAT_CLOCK_FILE": str(played_clock)}  # sensors look often
+    with web_ui(root, **settings) as ui:  # the runs here are a person's, each step a process as by default
         assert_backfill_survives_a_kill(ui)
         assert contents(root) == contents(four_days)
         assert_two_together_end_well(ui)
