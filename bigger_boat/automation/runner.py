@@ -19,8 +19,8 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from bigger_boat.assets.common import REFUSED
 from bigger_boat.assets.verdicts import RANGE_END, RANGE_START
 from bigger_boat.automation.plan import Plan
-from bigger_boat.automation.processes import has_ended, launches_elsewhere, process_of, runs_elsewhere, this_process
 from bigger_boat.errors import ServerError
+from bigger_boat.resources.processes import has_ended, launches_elsewhere, process_of, runs_elsewhere, this_process
 
 PROCESS_TAG = "bigger_boat/process"
 UI_LOCK = "up.lock"

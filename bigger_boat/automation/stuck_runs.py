@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import dagster as dg
 
 from bigger_boat.automation.jobs import JOB_TIMEOUT_S, TIMEOUT_TAG
-from bigger_boat.automation.processes import process_of
 from bigger_boat.automation.runner import ALIVE, PROCESS_TAG, free_slots_of_ended_runs
+from bigger_boat.resources.processes import process_of
 
 GRACE_S = 120.0
 """Who started a run learns of its end sooner than this; then it is told better than from here."""

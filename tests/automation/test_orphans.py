@@ -10,9 +10,9 @@ import pytest
 from dagster._core.test_utils import instance_for_test
 
 from bigger_boat.automation import runner
-from bigger_boat.automation.processes import LAUNCHED_BY, started
 from bigger_boat.automation.sensors import stuck_run_sensor
 from bigger_boat.errors import ServerError
+from bigger_boat.resources.processes import LAUNCHED_BY, started
 
 
 @dg.op

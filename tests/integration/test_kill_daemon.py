@@ -20,10 +20,10 @@ from whole_shop import LAST_DAY, Shop, cli, copy_shop, make_source
 
 from bigger_boat import clock
 from bigger_boat.automation.arrival import SETTLE_S
-from bigger_boat.automation.processes import STARTED
 from bigger_boat.data.landing import land
 from bigger_boat.data.landing_index import files_for
 from bigger_boat.errors import RequestError, ServerError
+from bigger_boat.resources.processes import STARTED
 from bigger_boat.serving import client
 from bigger_boat.serving.published import read_server
 

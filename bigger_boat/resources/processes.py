@@ -1,6 +1,6 @@
 """Which process runs what: telling a process from a later one that got its id.
 
-What belongs elsewhere: what follows when it is gone (``runner.py``, ``stuck_runs.py``).
+What belongs elsewhere: what follows when it is gone (``automation/runner.py``, ``automation/stuck_runs.py``).
 """
 
 import json
@@ -11,29 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.launcher import DefaultRunLauncher
 
 STARTED = "Started process for run (pid: "
 """How a run of the web UI says, in its log, which process it has."""
 LAUNCHED_BY = ".dagster/grpc_info"
 """Tag of a run: the code server that started its process; that of another machine has process ids of its own."""
-HERE = ("localhost", "127.0.0.1")
+LAUNCHED_ON = ".dagster/bigger_boat_host"
+"""Tag of a run: the machine whose daemon forked its process (``warm_runs.py``). The prefix hides it in the web UI."""
+HERE = ("localhost", "127.0.0.1", socket.gethostname())
+LAUNCHES_HERE = ("DefaultRunLauncher", "WarmRunLauncher")
+
+
+def _launched_on(run: dg.DagsterRun) -> str | None:
+    return run.tags.get(LAUNCHED_ON) or json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host")
 
 
 def runs_elsewhere(run: dg.DagsterRun) -> bool:
-    """Whether a code server on another machine started the process of a run: nothing of it can be seen here."""
-    return json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host", HERE[0]) not in HERE
+    """Whether the process of a run was started on another machine: nothing of it can be seen here."""
+    return (_launched_on(run) or HERE[0]) not in HERE
 
 
 def launches_elsewhere(instance: dg.DagsterInstance) -> bool:
     """Whether an instance has its runs started on other machines, as a team's does: nothing of them can be seen."""
     launcher = instance.get_ref().run_launcher_data if instance.is_persistent else None
-    return launcher is not None and launcher.class_name != DefaultRunLauncher.__name__
+    return launcher is not None and launcher.class_name not in LAUNCHES_HERE
 
 
 def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
     """Return the living process that said it was started for a run, 0 if it is gone, None if none of here has."""
-    if json.loads(run.tags.get(LAUNCHED_BY, "{}")).get("host") not in HERE:
+    if _launched_on(run) not in HERE:
         return None
     told = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     for entry in told:
