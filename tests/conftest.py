@@ -1,5 +1,6 @@
 """Every test process gets a data folder and days of its own, before anything of ours reads the environment."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -24,6 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """
     parser.addoption("--kills", type=int, default=3, help="how often a part of `up` is killed (default: 3)")
     parser.addoption("--histories", type=int, default=40, help="random histories of days that heal (default: 40)")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what the tests' modules have made stays: it is looked at never again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

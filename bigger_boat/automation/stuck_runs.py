@@ -1,7 +1,7 @@
 """Runs that have no end of their own: without a living process, or beyond their time. They are ended with a message.
 
-Who else ends runs: the web UI's code server those whose process it sees die, Dagster's run monitoring those beyond
-their time. Both forget runs when they are killed themselves; what is found here is what they have left.
+Who else ends runs: the launcher those whose process it sees die, Dagster's run monitoring those beyond their time and
+those whose launcher was killed. What is found here is what they have left.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ from bigger_boat.cli.past import Past, as_it_stood, without_publishing
 from bigger_boat.cli.process import prepare_process
 from bigger_boat.cli.shop import land_shop, share_landing
 from bigger_boat.errors import LandingError
+from bigger_boat.resources.importing import importing
 from bigger_boat.settings import Settings, get_settings
 
 
@@ -98,14 +99,15 @@ def run_graph(
     dry_run: bool = False,
 ) -> None:
     """Plan, say what will be done, do it, and leave with an exit code where it failed."""
-    import dagster as dg
+    with importing():
+        import dagster as dg
 
-    from bigger_boat.automation import plan as planning
-    from bigger_boat.automation import runner
-    from bigger_boat.automation.past_runs import SIZE_TAG, foresee
-    from bigger_boat.automation.selection import select_assets
-    from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
-    from bigger_boat.data.landing_index import read_index
+        from bigger_boat.automation import plan as planning
+        from bigger_boat.automation import runner
+        from bigger_boat.automation.past_runs import SIZE_TAG, foresee
+        from bigger_boat.automation.selection import select_assets
+        from bigger_boat.console import RunPrinter, heading, quiet, say, show_failures, show_plan
+        from bigger_boat.data.landing_index import read_index
 
     with (
         runner.one_at_a_time(settings.data_dir, lambda who: say(f"Waiting for {who} ...")),
@@ -121,8 +123,9 @@ def run_graph(
             )
         if not dry_run:
             _tidy_up(settings, instance, index)
-        from bigger_boat.assets.warehouse import CHUNK_DAYS_TAG
-        from bigger_boat.definitions import defs
+        with importing():
+            from bigger_boat.assets.warehouse import CHUNK_DAYS_TAG
+            from bigger_boat.definitions import defs
 
         graph = defs.resolve_asset_graph()
         selected = select_assets(select, graph)

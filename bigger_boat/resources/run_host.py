@@ -1,5 +1,5 @@
-"""The process that the web UI's runs are forked from. It has imported the libraries that they need, and nothing of ours:
-a run reads the project's own code, settings and dbt manifest from disk when it starts, as any new process does.
+"""The process that the web UI's runs are forked from. It has imported the libraries that they need, and none of ours: a
+run reads the project's own code, settings and dbt manifest from disk when it starts, as any new process does.
 
 It serves ``warm_runs.py`` through a socket: for (run id, arguments) it forks a child that executes the run, and answers
 (run id, None); when the child has ended, it says (run id, exit code). It ends when the other end of the socket is gone;
@@ -7,34 +7,39 @@ its children go on.
 """
 
 import contextlib
-import gc
 import importlib
 import os
 import signal
 import sys
+import threading
+import traceback
+from multiprocessing import util
 from multiprocessing.connection import Connection, wait
+from typing import NoReturn
+
+from bigger_boat.resources.importing import importing
 
 LIBRARIES = (
     "dagster._cli.api",
     "dagster._core.executor.multiprocess",
     "dagster_dbt",
     "dbt.cli.main",
-    "duckdb",
     "matplotlib",
     "pandera.polars",
     "polars",
     "pyarrow.parquet",
 )
-"""What the definitions and most steps import. TensorFlow is not among them: it does not bear being forked."""
+"""What the definitions and most steps import. Not TensorFlow and DuckDB: they start threads, and a fork, which has none
+of them, waits for them at its end.
+"""
 
 
 def serve(channel: Connection) -> str | None:
-    """Fork a child for each run that is asked for. Return its arguments in the child; None once the channel is closed."""
-    for name in LIBRARIES:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # what all children share stays shared
+    """Fork a child for each run that is asked for. Return its arguments in the child, None at the channel's end."""
+    with importing():
+        for name in LIBRARIES:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
@@ -91,14 +96,33 @@ def _import_definitions(arguments: str) -> None:
 
     from bigger_boat.resources.step_server import fork_from_here
 
-    # whatever is wrong with them, the run comes upon it again, and says so in its log
-    with contextlib.suppress(Exception):
+    known = set(sys.modules)
+    try:
         job = recon_job_from_origin(deserialize_value(arguments, ExecuteRunArgs).job_origin).get_definition()
-        if job.executor_def.name == dg.multiprocess_executor.name:
-            fork_from_here()
+    except Exception:  # the run imports them again, comes upon the same, and says so in its log
+        for name in set(sys.modules) - known:
+            del sys.modules[name]
+        return
+    if job.executor_def.name == dg.multiprocess_executor.name:
+        fork_from_here()
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End this process as ``multiprocessing`` ends its forks: destructors might wait for threads of the host."""
+    threading._shutdown()
+    util._exit_function()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":
     run = serve(Connection(int(sys.argv[1])))
     if run is not None:
-        sys.exit(execute(run))
+        try:
+            code = execute(run)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        _leave(code)

@@ -50,7 +50,7 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "WarmRunLauncher":
+    def from_config_value(cls, inst_data: ConfigurableClassData, _config: Mapping[str, Any]) -> "WarmRunLauncher":
         return cls(inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
@@ -151,5 +151,6 @@ class _RunHost:
                 else:
                     why = get_run_crash_explanation(f"The process of run {run_id}", exit_code)
                     instance.report_run_failed(run, why)
+                instance.event_log_storage.free_concurrency_slots_for_run(run_id)
         except Exception:  # what is missed here, run monitoring finds at its next look
             logging.getLogger(__name__).exception("Run %s has lost its process, which could not be noted.", run_id)

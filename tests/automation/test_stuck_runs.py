@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 
-from bigger_boat.automation import processes
 from bigger_boat.automation.jobs import JOB_TIMEOUT_S
 from bigger_boat.automation.runner import PROCESS_TAG, end_orphans
 from bigger_boat.automation.stuck_runs import GRACE_S, end_stuck
+from bigger_boat.resources import processes
 from bigger_boat.resources.processes import LAUNCHED_BY, STARTED, born
 
 SOON, LATER, TOO_LATE = 5.0, GRACE_S + 5, JOB_TIMEOUT_S + GRACE_S + 5

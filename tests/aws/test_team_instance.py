@@ -24,6 +24,7 @@ from ecs_stand_in import ecs
 from iam_policies import ACCOUNT, REGION, Template
 from postgres import DATABASE, USER, postgres
 from recorded_calls import missing, recording
+from sqlalchemy.exc import InternalError
 from team_graph import LINE
 
 from bigger_boat.automation.runner import failures_of
@@ -33,8 +34,8 @@ from bigger_boat.resources.platform import IMAGE_TAG
 from bigger_boat.resources.secrets import secret_text
 from bigger_boat.resources.stacks import Stack
 from bigger_boat.resources.team import SETTINGS_KEY, _told, settings_file, update_team
+from bigger_boat.resources.team_history import TeamEventLog
 from bigger_boat.resources.teardown import Teardown
-from bigger_boat.resources.warehouse import WAREHOUSE_POOL
 from bigger_boat.settings import AWS_SETTINGS, BATCH_SETTINGS, Settings, load_settings
 
 PLANTED = "planted-4711-secret"  # conftest plants it as the key of this process, too
@@ -42,7 +43,7 @@ PASSWORD = f"{PLANTED}-of-the-database"
 CLUSTER, TEAM = "shared", "shared-team"
 """Names of its own: other modules' stacks are in the same stand-in."""
 WHICH = ("port", "starboard")
-DIFFERENT = {"storage", "local_artifact_storage", "compute_logs", "run_launcher", "run_monitoring"}
+DIFFERENT = {"storage", "local_artifact_storage", "compute_logs", "run_launcher", "run_queue", "run_monitoring"}
 
 
 def read(path: Path) -> dict:
@@ -51,7 +52,8 @@ def read(path: Path) -> dict:
 
 def test_what_holds_for_one_person_holds_for_a_team():
     alone, together = read(REPOSITORY / "dagster.yaml"), read(REPOSITORY / "deploy" / "dagster.yaml")
-    assert set(together) - set(alone) == {"run_launcher"}
+    assert set(alone) - set(together) == {"run_queue"}  # looked into every second; a task of ECS takes longer to start
+    assert set(together) <= set(alone)
     assert {name: alone[name] for name in set(alone) - DIFFERENT} == {
         name: together[name] for name in set(alone) - DIFFERENT
     }
@@ -113,14 +115,21 @@ def scene(aws, tmp_path_factory):
         patch.delenv("BIGGER_BOAT_INSTANCE")
         with dg.DagsterInstance.get() as instance:
             made.instance = instance
-            # The daemon makes the pool of a run's first steps, as all of the real graph are. Here it is the second
-            # step's: two runs would make it at once, after which Dagster goes on in a transaction that failed.
-            instance.event_log_storage.initialize_concurrency_limit_to_default(WAREHOUSE_POOL)
             with recording() as made.needs:
                 made.runs = run_twice(instance)
             for thread in tasks.threads:  # a run has ended before its process has
                 thread.join(60)
             yield made
+
+
+def test_a_pool_that_two_runs_make_at_once_is_made_once(scene):
+    log = scene.instance.event_log_storage
+    for _ in range(2):  # the second finds it, as the later of two runs does
+        assert log.initialize_concurrency_limit_to_default("another_pool") is True
+    info = log.get_concurrency_info("another_pool")
+    assert (info.slot_count, info.active_slot_count, info.using_default_limit) == (1, 0, True)
+    with pytest.raises(InternalError):  # Dagster's own, which the class is for
+        super(TeamEventLog, log).initialize_concurrency_limit_to_default("another_pool")
 
 
 def platform_for(aws, database) -> Template:

@@ -33,8 +33,8 @@ TABLES = ("raw.browsing_train", "raw.search_train", "distinct_events", "session_
 SESSION = {"sessions": [[{"action": "add", "sku": "a"}]]}
 
 
-VICTIMS = ("run", "daemon", "server", "run", "server")
-"""In turn; the daemon less often: ``up`` gives up on a web UI that ends again and again."""
+VICTIMS = ("run", "daemon", "server", "run", "host")
+"""In turn; the daemon less often: ``up`` gives up on a web UI that ends again and again. Runs are forks of the host."""
 
 
 class Asking(threading.Thread):
@@ -138,12 +138,21 @@ def a_failure_is_told(ui: WebUI, shop: Shop, told: list[str]) -> None:
 def process(victim: str, ui: WebUI, shop: Shop) -> int:
     if victim == "server":
         return read_server(shop.settings.endpoints_dir)["pid"]
-    return run_process(ui) if victim == "run" else daemon(ui)
+    return {"run": run_process, "daemon": daemon, "host": run_host}[victim](ui)
 
 
 def daemon(ui: WebUI) -> int:
     """Return the process of the daemon."""
     return ui.wait(lambda: next((p.pid for p in processes(ui) if "dagster._daemon" in " ".join(p.cmdline())), 0))
+
+
+def run_host(ui: WebUI) -> int:
+    """Wait for a run; return the process that it was forked from."""
+    run_process(ui)
+    above = daemon(ui)
+    return ui.wait(
+        lambda: next((p.pid for p in processes(ui) if p.ppid() == above and "run_host" in str(p.cmdline())), 0)
+    )
 
 
 def processes(ui: WebUI) -> list[psutil.Process]:
