@@ -1,9 +1,9 @@
 """The process that the web UI's runs are forked from. It has imported the libraries that they need, and none of ours: a
 run reads the project's own code, settings and dbt manifest from disk when it starts, as any new process does.
 
-It serves ``warm_runs.py`` through a socket: for (run id, arguments) it forks a child that executes the run, and answers
-(run id, None); when the child has ended, it says (run id, exit code). It ends when the other end of the socket is gone;
-its children go on.
+It serves ``warm_runs.py`` through a socket: to (run id, arguments) it answers (run id, None) and forks a child that
+executes the run; when the child has ended, it says (run id, exit code). It ends when the other end of the socket is
+gone; its children go on.
 """
 
 import contextlib
@@ -54,7 +54,13 @@ def serve(channel: Connection) -> str | None:
                 _report_ended(channel, woken, runs)
             if channel in ready:
                 run_id, arguments = channel.recv()
-                pid = os.fork()
+                channel.send((run_id, None))  # before the fork: who hears nothing has it forked by another host
+                try:
+                    pid = os.fork()
+                except OSError:
+                    traceback.print_exc()
+                    channel.send((run_id, os.EX_OSERR))
+                    continue
                 if not pid:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -64,7 +70,6 @@ def serve(channel: Connection) -> str | None:
                     channel.close()
                     return arguments
                 runs[pid] = run_id
-                channel.send((run_id, None))
     return None
 
 

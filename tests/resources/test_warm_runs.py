@@ -252,3 +252,21 @@ def test_runs_go_on_when_the_launcher_ends(tmp_path):
         launched.launcher.dispose()
         host.wait(PATIENCE_S)
         assert launched.end_of(run) == "SUCCESS"
+
+
+def test_a_process_that_cannot_be_forked_is_a_run_that_failed(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "def fork(): raise BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
+        "if os.environ.get('NO_FORK'): os.fork = fork\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("NO_FORK", "1")
+    file = tmp_path / "jobs_of_this_test.py"
+    file.write_text(JOBS)
+    with instance_for_test(overrides={"run_launcher": LAUNCHER}) as instance:
+        launched = Launched(instance, file)
+        run = launched.launch()
+        assert launched.end_of(run) == "FAILURE"
+        assert f"unexpectedly exited with code {os.EX_OSERR}" in launched.log(run)
+        launched.launcher.dispose()
