@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from typing import NoReturn
@@ -46,6 +47,8 @@ def serve(channel: Connection) -> str | None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started it
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
+    # from Python 3.12 on; the threads are Polars' and the allocators', which take up their work in the fork
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     runs: dict[int, str] = {}
     with contextlib.suppress(EOFError, OSError):
         while True:

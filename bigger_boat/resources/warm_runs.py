@@ -67,7 +67,7 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
                 raise ServerError(text, "What it wrote before that, among the daemon's output, says why.")
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupt a run, as Ctrl-C would; return whether there was a process to be interrupted."""
+        """Interrupt a run, as Ctrl-C would; return whether it ends, or has ended, by that."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -75,10 +75,13 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
         until = time.monotonic() + PATIENCE_S
         while (pid := process_of(self._instance, run)) is None and time.monotonic() < until:
             time.sleep(0.2)
-        if not pid:
+        if pid is None:
             return False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        else:
+            _end(self._instance, run_id, "")
         return True
 
     def dispose(self) -> None:
@@ -140,17 +143,20 @@ class _RunHost:
         self._process.wait()
 
     def _end(self, run_id: str, exit_code: int) -> None:
-        """Say of a run whose process has ended that it is over, where it could not say so itself."""
         try:
             with dg.DagsterInstance.from_ref(self._ref) as instance:
-                run = instance.get_run_by_id(run_id)
-                if run is None or run.is_finished:
-                    return
-                if run.status == dg.DagsterRunStatus.CANCELING:
-                    instance.report_run_canceled(run)
-                else:
-                    why = get_run_crash_explanation(f"The process of run {run_id}", exit_code)
-                    instance.report_run_failed(run, why)
-                instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+                _end(instance, run_id, get_run_crash_explanation(f"The process of run {run_id}", exit_code))
         except Exception:  # what is missed here, run monitoring finds at its next look
             logging.getLogger(__name__).exception("Run %s has lost its process, which could not be noted.", run_id)
+
+
+def _end(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
+    """Say of a run whose process is gone that it is over, where it has not said so itself; free its slots."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return
+    if run.status == dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run)
+    else:
+        instance.report_run_failed(run, why)
+    instance.event_log_storage.free_concurrency_slots_for_run(run_id)

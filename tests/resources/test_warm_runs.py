@@ -230,6 +230,16 @@ def test_an_orphan_is_found_by_its_process(launched):
     assert end_orphans(launched.instance, ui_is_up=False) == [going.run_id]
 
 
+def test_a_run_without_a_process_is_cancelled_at_once(launched):
+    going = launched.launch(seconds=600.0)
+    step = launched.told(going)["pid"]
+    launched.host().kill()
+    os.kill(step, signal.SIGKILL)
+    wait(lambda: process_of(launched.instance, going) == 0)
+    assert launched.launcher.terminate(going.run_id) is True
+    assert launched.status(going) == "CANCELED"
+
+
 def test_a_run_of_another_machine_is_not_looked_for_here(launched):
     run = launched.launch(seconds=600.0)
     step = launched.told(run)["pid"]
