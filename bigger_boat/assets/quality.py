@@ -82,9 +82,11 @@ def days_in_doubt(
     """Return the days that one of these checks, if it is a blocking one of a daily table, does not clear."""
     wanted, writers = sorted({str(day) for day in days}), blocking_checks()
     doubted: set[str] = set()
+    written: dict[AssetKey, dict[str, float]] = {}
     for check in set(checks) & set(writers) if wanted else ():
-        written = _materialized_at(instance, check.asset_key, wanted)
-        doubted |= set(_problems(instance, check, writers[check], wanted, written))
+        if check.asset_key not in written:
+            written[check.asset_key] = _materialized_at(instance, check.asset_key, wanted)
+        doubted |= set(_problems(instance, check, writers[check], wanted, written[check.asset_key]))
     return doubted
 
 
