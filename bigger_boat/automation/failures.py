@@ -4,7 +4,7 @@ import dagster as dg
 
 from bigger_boat.assets.serving_events import serving_event
 from bigger_boat.automation.jobs import DEFAULT_STATUS, REASON_TAG, interval_s
-from bigger_boat.automation.runner import PROCESS_TAG, failures_of
+from bigger_boat.automation.runner import command_of, failures_of
 from bigger_boat.data.vocabulary import ENDPOINTS
 from bigger_boat.resources.alerts import Alert, Alerts
 from bigger_boat.settings import get_settings
@@ -14,7 +14,7 @@ WILL_RETRY_TAG = "dagster/will_retry"
 
 def alert_of(instance: dg.DagsterInstance, run: dg.DagsterRun, ui_url: str) -> Alert | None:
     """Return what to tell of a failed run; None where a retry follows, or where a person watches it (command line)."""
-    if PROCESS_TAG in run.tags or run.tags.get(WILL_RETRY_TAG) == "true":
+    if command_of(run) is not None or run.tags.get(WILL_RETRY_TAG) == "true":
         return None
     failures, refused = failures_of(instance, run.run_id)
     steps_by_cause: dict[str, list[str]] = {}

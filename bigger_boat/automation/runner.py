@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
@@ -22,7 +23,8 @@ from bigger_boat.automation.plan import Plan
 from bigger_boat.errors import ServerError
 from bigger_boat.resources.processes import has_ended, launches_elsewhere, process_of, runs_elsewhere, this_process
 
-PROCESS_TAG = "bigger_boat/process"
+PROCESS_TAG = ".dagster/bigger_boat_process"
+"""Tag of a run: the command that executes it, as a process. The prefix hides it in the web UI."""
 UI_LOCK = "up.lock"
 RUN_LOCK = "run.lock"
 POLL_S = 0.25
@@ -233,6 +235,14 @@ def web_ui_is_up(data_dir: Path) -> bool:
     return False
 
 
+def command_of(run: dg.DagsterRun) -> dict[str, Any] | None:
+    """Return the process of the command that executes a run; None for the web UI's, and for what it has run again.
+
+    A run that is run again has the tags of the first.
+    """
+    return json.loads(run.tags[PROCESS_TAG]) if PROCESS_TAG in run.tags and not run.parent_run_id else None
+
+
 def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
     """Mark runs failed whose process is gone (kill -9 leaves them started for ever) and free their slots.
 
@@ -244,7 +254,7 @@ def end_orphans(instance: dg.DagsterInstance, ui_is_up: bool) -> list[str]:
     for run in instance.get_runs(dg.RunsFilter(statuses=ALIVE)):
         if runs_elsewhere(run):
             continue
-        process = json.loads(run.tags.get(PROCESS_TAG, "null"))
+        process = command_of(run)
         gone = has_ended(process) if process else not (is_watched or process_of(instance, run))
         if gone:
             instance.report_run_failed(run, "The process of this run is gone; run it again: it goes on from there.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from bigger_boat.automation.jobs import JOB_TIMEOUT_S, TIMEOUT_TAG
-from bigger_boat.automation.runner import ALIVE, PROCESS_TAG, free_slots_of_ended_runs
+from bigger_boat.automation.runner import ALIVE, command_of, free_slots_of_ended_runs
 from bigger_boat.resources.processes import process_of
 
 GRACE_S = 120.0
@@ -35,7 +35,7 @@ def end_stuck(instance: dg.DagsterInstance, now: float | None = None) -> list[St
     found = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=ALIVE)):
         run = record.dagster_run
-        if PROCESS_TAG in run.tags:
+        if command_of(run) is not None:
             continue
         pid = process_of(instance, run)
         why = _why(record, pid, now)

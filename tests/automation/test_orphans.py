@@ -75,6 +75,20 @@ def test_who_is_an_orphan(instance, status, tags, ui_is_up, orphan):
     assert instance.get_run_by_id(run.run_id).status == expected
 
 
+def test_what_the_web_ui_runs_again_is_not_the_command_s(instance):
+    """It has the tags of the command's run, whose process is gone; its own is known by what its log says."""
+    first = instance.create_run_for_job(some_job, tags=dead(), status=dg.DagsterRunStatus.FAILURE)
+    again = instance.create_run_for_job(
+        some_job,
+        tags=dict(first.tags),
+        parent_run_id=first.run_id,
+        root_run_id=first.run_id,
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    assert runner.end_orphans(instance, ui_is_up=True) == []
+    assert runner.end_orphans(instance, ui_is_up=False) == [again.run_id]
+
+
 def test_a_run_of_another_machine_is_left_to_it(instance):
     elsewhere = {LAUNCHED_BY: json.dumps({"host": "code-server.example"})}
     instance.create_run_for_job(some_job, tags=elsewhere, status=dg.DagsterRunStatus.STARTED)
