@@ -4,6 +4,7 @@ Run as a program it is that process: it reads a request per line (JSON: argument
 answers with the child's id, later with its end. A child is a process like any other: kill -9 ends it without a word.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -15,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 STOP_AFTER_S = 600
 
@@ -29,6 +32,7 @@ class ForkedCli:
         self._started: list[ForkedRun] = []
         self._answers = iter(self._process.stdout.readline, "")
         self._ends: dict[int, int] = {}
+        self.left: list[psutil.Process] = []
 
     def start(self, root: Path, *arguments: str, **environment: str) -> "ForkedRun":
         """Start ``bigger-boat`` with these arguments on a data folder."""
@@ -56,6 +60,9 @@ class ForkedCli:
     def close(self) -> None:
         for run in self._started:
             run.kill()
+        for process in self.left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.stdin.close()
         self._process.wait(30)
         self._process.stdout.close()
@@ -101,10 +108,12 @@ class ForkedRun:
             watchdog.cancel()
 
     def kill(self) -> bool:
-        """End it without a word; return whether it was alive."""
+        """End it without a word; return whether it was alive. Its steps' processes go on until the end of the tests."""
         if self._cli.ended(self.pid):
             return False
         alive = self.alive
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._cli.left += psutil.Process(self.pid).children(recursive=True)
         os.kill(self.pid, signal.SIGKILL)
         self._cli.reap(self.pid)
         return alive
