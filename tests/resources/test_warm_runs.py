@@ -150,7 +150,7 @@ def test_a_run_reads_the_code_as_it_is_when_it_starts(launched):
 
 
 def test_steps_are_forked_from_a_copy_of_their_run_that_ends_with_it(launched):
-    run = launched.launch("by_step", seconds=1.0)
+    run = launched.launch("by_step", seconds=3.0)
     told = launched.told(run)
     copy = psutil.Process(told["parent"])
     assert copy.ppid() == process_of(launched.instance, run)
