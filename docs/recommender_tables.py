@@ -2,8 +2,8 @@
 
     python docs/recommender_tables.py
 
-yoochoose takes about half an hour of CPU and challenge forty minutes, of which the LSTM and ProdB have most. --shop
-measures one of them and keeps the other's table. The same machine and seed give the same figures, except CPU seconds.
+Each takes ten minutes on a quiet machine, and took up to forty, of which the LSTM and ProdB have most. --shop measures
+one of them and keeps the other's table. The same machine and seed give the same figures, except CPU seconds.
 """
 
 import argparse
