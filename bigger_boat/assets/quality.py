@@ -5,7 +5,7 @@ warehouse asks here first. What belongs elsewhere: the checks (``raw.py``, ``war
 check says which days it speaks for (``verdicts.py``).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 
@@ -57,13 +57,8 @@ def refuse_unless_days_passed(
     ``asset_keys`` narrows the question to the checks of some tables. Raises DatasetError naming day, check and reason.
     """
     wanted = sorted({str(day) for day in days})
-    problems: list[str] = []
-    written: dict[AssetKey, dict[str, float]] = {}
-    for check, writer in blocking_checks().items():
-        if wanted and (asset_keys is None or check.asset_key in asset_keys):
-            if check.asset_key not in written:
-                written[check.asset_key] = _materialized_at(instance, check.asset_key, wanted)
-            problems += _problems(instance, check, writer, wanted, written[check.asset_key]).values()
+    asked = {check for check in blocking_checks() if asset_keys is None or check.asset_key in asset_keys}
+    problems = [problem for _, problem in _all_problems(instance, asked, wanted)]
     if problems:
         problems.sort(key=lambda problem: FAILED not in problem)  # what failed is why others were not looked at
         more = f"\n  ... and {len(problems) - SHOWN_DAYS} more" if len(problems) > SHOWN_DAYS else ""
@@ -80,14 +75,17 @@ def days_in_doubt(
     instance: dg.DagsterInstance, checks: Iterable[AssetCheckKey], days: Iterable[date | str]
 ) -> set[str]:
     """Return the days that one of these checks, if it is a blocking one of a daily table, does not clear."""
-    wanted, writers = sorted({str(day) for day in days}), blocking_checks()
-    doubted: set[str] = set()
-    written: dict[AssetKey, dict[str, float]] = {}
-    for check in set(checks) & set(writers) if wanted else ():
-        if check.asset_key not in written:
-            written[check.asset_key] = _materialized_at(instance, check.asset_key, wanted)
-        doubted |= set(_problems(instance, check, writers[check], wanted, written[check.asset_key]))
-    return doubted
+    return {day for day, _ in _all_problems(instance, set(checks), sorted({str(day) for day in days}))}
+
+
+def _all_problems(
+    instance: dg.DagsterInstance, checks: Set[AssetCheckKey], days: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (day, sentence) for each day that one of these checks does not clear, check by check."""
+    asked = {check: writer for check, writer in blocking_checks().items() if check in checks} if days else {}
+    written = {key: _materialized_at(instance, key, days) for key in {check.asset_key for check in asked}}
+    for check, writer in asked.items():
+        yield from _problems(instance, check, writer, days, written[check.asset_key]).items()
 
 
 def _problems(

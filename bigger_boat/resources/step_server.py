@@ -15,9 +15,6 @@ def fork_from_here() -> None:
     The copy takes the place of the server that ``multiprocessing`` would start, and ends as that does: with the last
     process that came from it. If it is killed, ``multiprocessing`` starts its own, as it would have.
     """
-    server = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        return
     resource_tracker.ensure_running()
     alive_r, alive_w = os.pipe()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -34,4 +31,5 @@ def fork_from_here() -> None:
             finally:
                 os._exit(0)
     os.close(alive_r)
+    server = forkserver._forkserver
     server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_w, pid

@@ -7,6 +7,7 @@ which PostgreSQL has ended: the step fails. SQLite ends none for that.
 from dagster._core.storage.config import PostgresStorageConfig
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_postgres.utils import get_token_provider_from_config
 from sqlalchemy.exc import InternalError
 
 
@@ -31,5 +32,9 @@ class TeamStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
     ) -> DagsterPostgresStorage:
         storage = super().from_config_value(inst_data, config_value)
-        storage._event_log_storage = TeamEventLog(storage.postgres_url, storage.should_autocreate_tables)
+        storage._event_log_storage = TeamEventLog(
+            storage.postgres_url,
+            storage.should_autocreate_tables,
+            token_provider=get_token_provider_from_config(config_value),
+        )
         return storage

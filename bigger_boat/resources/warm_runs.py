@@ -75,6 +75,7 @@ class WarmRunLauncher(RunLauncher, ConfigurableClass):
         until = time.monotonic() + PATIENCE_S
         while (pid := process_of(self._instance, run)) is None and time.monotonic() < until:
             time.sleep(0.2)
+            run = self._instance.get_run_by_id(run_id)  # it may not have had its tags yet
         if pid is None:
             return False
         if pid:

@@ -122,6 +122,7 @@ def scene(aws, tmp_path_factory):
             yield made
 
 
+@pytest.mark.slow
 def test_a_pool_that_two_runs_make_at_once_is_made_once(scene):
     log = scene.instance.event_log_storage
     for _ in range(2):  # the second finds it, as the later of two runs does

@@ -162,8 +162,12 @@ def test_steps_are_forked_from_a_copy_of_their_run_that_ends_with_it(launched):
 def test_a_run_that_is_killed_is_known_to_have_failed_at_once(launched, job):
     run = launched.launch(job, seconds=600.0)
     step = launched.told(run)["pid"]
+    pools = launched.instance.event_log_storage
+    pools.set_concurrency_slots(job, 1)
+    assert pools.claim_concurrency_slot(job, run.run_id, "work").is_claimed
     os.kill(process_of(launched.instance, run), signal.SIGKILL)
     assert launched.end_of(run) == "FAILURE"
+    wait(lambda: not pools.get_concurrency_info(job).active_slot_count)
     assert "was terminated by signal 9 (SIGKILL)" in launched.log(run)
     assert launched.launcher.terminate(run.run_id) is False
     with contextlib.suppress(ProcessLookupError):
